@@ -1,0 +1,212 @@
+"""Names -> things: joins what plugins can do with what the registry stands behind."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from crossmed_core.benchmark import Benchmark
+from crossmed_core.contracts import Dataset, Metric, Model, ModelFamily, Splitter, TrainSettings
+from crossmed_core.errors import CrossmedError, ExitCode, suggest, unknown
+from crossmed_core.paths import cache_folder
+from crossmed_core.plugins import Claim, PluginConfig, PluginManager
+from crossmed_core.records import DatasetRecord, MetricRecord, ModelRecord
+from crossmed_core.registry import ModelEntry, Registry, load_registry
+from crossmed_core.types import AnswerKind, ModelSpec
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model name, resolved.
+
+    Attributes:
+        spec: What to load.
+        record: The family's record.
+        claim: Who registered the family.
+        settings: Training settings: the registry's over the defaults.
+        entry: The registry entry, if the name is an alias.
+    """
+
+    spec: ModelSpec
+    record: ModelRecord
+    claim: Claim
+    settings: TrainSettings
+    entry: ModelEntry | None
+
+
+@dataclass(frozen=True)
+class CatalogConfig:
+    """Everything a worker process needs to see the same names. Picklable."""
+
+    plugins: PluginConfig = field(default_factory=PluginConfig)
+    registries: tuple[Path, ...] = ()
+
+
+class Catalog:
+    """Looks names up.
+
+    Args:
+        config: Which plugins and registries to read.
+    """
+
+    def __init__(self, config: CatalogConfig | None = None) -> None:
+        self.config = config or CatalogConfig(PluginConfig.from_environment())
+        self.registry: Registry = load_registry(self.config.registries)
+        self.plugins = PluginManager(self.config.plugins, self.registry)
+
+    # -- models ------------------------------------------------------------------------------------
+
+    def model(self, name: str, options: Mapping[str, Any] | None = None) -> ResolvedModel:
+        """Resolve a model: a registry alias, a plugin's own name, `distribution:name`, or `family:spec`.
+
+        Args:
+            name: What the user typed.
+            options: Overrides; keys of `TrainSettings` go to training, the others to the family.
+
+        Raises:
+            CrossmedError: For an unknown name or option.
+        """
+        entry = self.registry.models.get(name)
+        if entry is not None:
+            claim = self.plugins.get("model", entry.family)
+            values, train = dict(entry.options), dict(entry.train)
+            spec = ModelSpec(name, entry.family, {}, entry.hub, entry.revision, entry.licence)
+        else:
+            claim, values = self._family(name)
+            train = {}
+            spec = ModelSpec(name, claim.record.name)
+        known_train = {field.name for field in fields(TrainSettings)}
+        known_options = {option for option, _ in claim.record.options}
+        for key, value in (options or {}).items():
+            if key in known_train:
+                train[key] = value
+            elif key in known_options:
+                values[key] = value
+            else:
+                raise CrossmedError(
+                    f"Model {name!r} has no option {key!r}.", hint=suggest(key, known_train | known_options)
+                )
+        return ResolvedModel(replace(spec, options=values), claim.record, claim, train_settings(name, train), entry)
+
+    def _family(self, name: str) -> tuple[Claim, dict[str, Any]]:
+        claims = self.plugins.records("model")
+        prefix, colon, rest = name.partition(":")
+        if colon and prefix in claims:
+            if not rest:
+                raise CrossmedError(f"{name!r}: write what to load after the colon, e.g. 'timm:resnet18'.")
+            return claims[prefix], {"name": rest}
+        if name not in claims and not colon:
+            raise unknown("model", name, [*claims, *self.registry.models], see="crossmed ls models")
+        claim = self.plugins.get("model", name)
+        if claim.record.needs_spec:
+            raise CrossmedError(
+                f"{name!r} is a family; name a model of it, e.g. '{name}:NAME'.",
+                hint="See 'crossmed ls models'.",
+            )
+        return claim, {}
+
+    def load_model(self, resolved: ResolvedModel, *, device: str) -> Model:
+        """Import the family and build the model."""
+        family: ModelFamily = resolved.record.load()()
+        return family.load(resolved.spec, device=device)
+
+    # -- datasets ----------------------------------------------------------------------------------
+
+    def dataset_record(self, name: str) -> DatasetRecord:
+        """Look a dataset up.
+
+        Raises:
+            CrossmedError: For an unknown name.
+        """
+        record: DatasetRecord = self.plugins.get("dataset", name).record
+        return record
+
+    def dataset(self, name: str, options: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
+        """Build a dataset and return it with all its options, defaults included.
+
+        Raises:
+            CrossmedError: For an unknown name or option.
+        """
+        record = self.dataset_record(name)
+        factory = record.load()
+        signature = inspect.signature(factory)
+        for key in options:
+            if key not in signature.parameters:
+                raise CrossmedError(f"Dataset {name!r} has no option {key!r}.", hint=suggest(key, signature.parameters))
+        defaults = {key: parameter.default for key, parameter in signature.parameters.items()}
+        return factory(**options), {**defaults, **options}
+
+    def benchmark(self, name: str, options: Mapping[str, Any], data: Path | None) -> Benchmark:
+        """Read a dataset into a benchmark.
+
+        Args:
+            name: Dataset name.
+            options: Its options.
+            data: Root of the download; generated datasets use a cache instead.
+
+        Raises:
+            CrossmedError: For an unknown name, a missing root, or a root that is not this dataset.
+        """
+        dataset, settings = self.dataset(name, options)
+        record = self.dataset_record(name)
+        if record.generated:
+            root = cache_folder() / "generated" / record.name
+        elif data is None:
+            raise CrossmedError(
+                f"Dataset {name!r} is read from a download.",
+                hint=f"Say where it lies with --data DIR. {record.access}".strip(),
+                exit_code=ExitCode.ENVIRONMENT,
+            )
+        elif not data.is_dir():
+            raise CrossmedError(f"--data {data} is not a folder.", exit_code=ExitCode.ENVIRONMENT)
+        else:
+            root = data.resolve()
+        return Benchmark(name, dataset, root, settings)
+
+    # -- splits and metrics ------------------------------------------------------------------------
+
+    def splitter(self, name: str) -> Splitter:
+        """Import a split."""
+        splitter: Splitter = self.plugins.get("split", name).record.load()
+        return splitter
+
+    def metric(self, name: str) -> tuple[MetricRecord, Metric]:
+        """Import a metric."""
+        record: MetricRecord = self.plugins.get("metric", name).record
+        return record, record.load()
+
+    def metrics_for(self, kind: AnswerKind, *, primary: bool = False) -> dict[str, Metric]:
+        """Return the metrics for a kind of answer, or only the one that tables show."""
+        return {
+            name: claim.record.load()
+            for name, claim in self.plugins.records("metric").items()
+            if claim.record.answers == kind and (claim.record.primary or not primary)
+        }
+
+
+def train_settings(owner: str, values: Mapping[str, Any]) -> TrainSettings:
+    """Build training settings, checking names and types.
+
+    Raises:
+        CrossmedError: For an unknown setting or a value of the wrong type or sign.
+    """
+    hints = get_type_hints(TrainSettings)
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise CrossmedError(f"{owner}: unknown training setting {key!r}.", hint=suggest(key, hints))
+        wanted = hints[key]
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not wanted:
+            raise CrossmedError(f"{owner}: {key} must be {wanted.__name__}, not {value!r}.")
+        if not isinstance(value, bool) and value < 0:
+            raise CrossmedError(f"{owner}: {key} must not be negative ({value}).")
+        checked[key] = value
+    for key in ("steps", "batch_size", "accumulate"):
+        if checked.get(key) == 0:
+            raise CrossmedError(f"{owner}: {key} must be at least 1.")
+    return TrainSettings(**checked)

@@ -1,0 +1,184 @@
+"""What a dataset, model, split and metric must do. Structural types: a plugin need not inherit from anything.
+
+Two unusual demands make everything testable anywhere: a dataset can forge a tiny faithful counterfeit of its real
+download (`write_fixture`), and a model family can build a random miniature (`tiny`), both without a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from crossmed_core.types import MAT, Item, ItemKey, ModelSpec, Prediction, Question, Sample, Split
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A source of samples."""
+
+    def questions(self) -> Mapping[MAT, Question]:
+        """Return what is asked in each cell that this dataset can fill."""
+
+    def samples(self, root: Path) -> Iterator[Sample]:
+        """Yield every sample under `root`, with absolute image paths, never writing there.
+
+        A bad file is logged and skipped; it never ends the iteration.
+
+        Raises:
+            CrossmedError: If `root` does not look like this dataset at all; the message says what was looked for.
+        """
+
+    def write_fixture(self, root: Path, *, seed: int = 0) -> None:
+        """Write a miniature of the real download under the empty folder `root`; same seed, same bytes."""
+
+
+@runtime_checkable
+class GeneratedDataset(Dataset, Protocol):
+    """A dataset whose images are computed. `root` is then a cache that the runner owns."""
+
+    def materialise(self, samples: Sequence[Sample]) -> Iterator[str]:
+        """Write the missing image and mask files of `samples`, atomically; yield each id once its files exist."""
+
+
+class LogStep(Protocol):
+    """Receives the progress of training; the runner writes it to train.jsonl and moves the bar."""
+
+    def __call__(self, step: int, total: int, **values: float) -> None:
+        """Report that `step` of `total` is done, with any measured values (loss, val_loss, lr ...)."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a network is trained. Every field is recorded with the run and can be set by `--set`.
+
+    Attributes:
+        steps: Optimizer steps; every condition that is compared takes the same number.
+        batch_size: Items per step and device.
+        learning_rate: Peak of the one-cycle schedule (Smith 2018) with AdamW.
+        weight_decay: AdamW's decoupled weight decay.
+        label_smoothing: Of the cross-entropy over an item's own options.
+        accumulate: Batches whose gradients are summed before a step.
+        augment: Random gain, offset and small shifts, seeded per item and epoch.
+        max_shift: Largest shift in pixels on either axis.
+        eval_every: Steps between looks at the validation loss; 0 = only at the end.
+        patience: Stop after this many looks without improvement and keep the best weights; 0 = never stop early.
+        checkpoint_seconds: Least seconds between checkpoints.
+        clip_norm: Gradients are clipped to this norm.
+    """
+
+    steps: int = 600
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.05
+    accumulate: int = 1
+    augment: bool = True
+    max_shift: int = 2
+    eval_every: int = 0
+    patience: int = 0
+    checkpoint_seconds: float = 15.0
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What a model needs to know while it learns.
+
+    Attributes:
+        seed: Seed of weights, order and augmentation.
+        device: "cpu" or "cuda".
+        settings: How to train.
+        folder: Where checkpoints may be kept so that a killed run goes on; None = keep none.
+        log: Receives progress.
+        warn: Receives one-line warnings (an image that could not be read ...).
+    """
+
+    seed: int = 0
+    device: str = "cpu"
+    settings: TrainSettings = field(default_factory=TrainSettings)
+    folder: Path | None = None
+    log: LogStep = lambda step, total, **values: None
+    warn: Any = lambda message: None
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Answers items. `fit` may do nothing."""
+
+    def fit(self, train: Sequence[Item], val: Sequence[Item], context: FitContext) -> None:
+        """Learn from `train`; look at `val` only to decide when to stop."""
+
+    def predict(self, items: Sequence[Item]) -> Iterator[Prediction]:
+        """Yield one prediction per item, in order. What cannot be answered is a prediction with `error` set."""
+
+
+@runtime_checkable
+class SavesWeights(Protocol):
+    """A model that can be put aside after `fit`. Without it a killed run trains again from the start."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything `restore` needs into the existing folder."""
+
+    def restore(self, folder: Path) -> None:
+        """Become the model that `save` wrote."""
+
+
+@runtime_checkable
+class ModelFamily(Protocol):
+    """Loads models of one kind."""
+
+    def load(self, spec: ModelSpec, *, device: str) -> Model:
+        """Build the model that `spec` names.
+
+        Raises:
+            CrossmedError: For an unknown name or option, or weights that cannot be had.
+        """
+
+    def tiny(self, *, device: str) -> Model:
+        """Build a random miniature of this family, offline, in under a second or two."""
+
+
+@runtime_checkable
+class Splitter(Protocol):
+    """Makes the pools of one condition. It sees keys only, so it cannot look at pixels."""
+
+    def __call__(self, keys: Sequence[ItemKey], *, target: MAT, seed: int) -> Split:
+        """Return the full pools for `target`; the runner draws the matched number of items from them.
+
+        The result depends on `seed` and the set of keys, never on their order.
+        """
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A pure function of answered items."""
+
+    def __call__(self, pairs: Sequence[tuple[Item, Prediction]]) -> float:
+        """Return the metric over scored pairs; NaN if it is not defined for them."""
+
+
+@runtime_checkable
+class AdditiveMetric(Metric, Protocol):
+    """A metric that is a function of sums over items, which makes its bootstrap one matrix product.
+
+    Accuracy is sum(correct) / sum(1); cIoU is sum(intersection) / sum(union); macro-F1 is a function of per-class
+    counts. Any metric without this is resampled the slow way.
+    """
+
+    def terms(self, pairs: Sequence[tuple[Item, Prediction]]) -> np.ndarray:
+        """Return the summands, float64 of shape (items, terms)."""
+
+    def value(self, sums: np.ndarray) -> np.ndarray:
+        """Turn sums of shape (..., terms) into values of shape (...)."""
+
+
+@runtime_checkable
+class KnowsChance(Protocol):
+    """A metric that can say what knowing nothing scores."""
+
+    def chance(self, items: Sequence[Item]) -> float:
+        """Return the expected value for a model that knows nothing of these items."""

@@ -1,0 +1,49 @@
+"""Which device a run uses, and why."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from crossmed_core.errors import CrossmedError, ExitCode
+
+
+def resolve_device(asked: str, *, needs_torch: bool) -> tuple[str, str]:
+    """Choose the device.
+
+    Args:
+        asked: "auto", "cpu" or "cuda".
+        needs_torch: Whether any model of the run uses torch; if not, torch is not imported.
+
+    Returns:
+        The device and the reason in a few words.
+
+    Raises:
+        CrossmedError: If CUDA is asked for and there is none, or the name is unknown.
+    """
+    if asked not in ("auto", "cpu", "cuda"):
+        raise CrossmedError(f"Unknown device {asked!r}.", hint="Use auto, cpu or cuda.")
+    if asked == "cpu":
+        return "cpu", "asked for"
+    if not needs_torch and asked == "auto":
+        return "cpu", "no model of this run uses a network"
+    if find_spec("torch") is None:
+        if asked == "cuda":
+            raise CrossmedError(
+                "CUDA is asked for, but torch is not installed.",
+                hint="Install it with: pip install 'crossmed[torch]'",
+                exit_code=ExitCode.ENVIRONMENT,
+            )
+        return "cpu", "torch is not installed"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda", f"{torch.cuda.get_device_name()} found"
+    if asked == "cuda":
+        built = torch.version.cuda
+        reason = f"torch {torch.__version__} sees no CUDA device" if built else "this torch is built without CUDA"
+        raise CrossmedError(
+            f"CUDA is asked for, but {reason}.",
+            hint="Use --device cpu, or check the driver with nvidia-smi.",
+            exit_code=ExitCode.ENVIRONMENT,
+        )
+    return "cpu", "no CUDA device found"

@@ -1,0 +1,99 @@
+"""ImageRef -> array, MaskRef -> array, and masks as run lengths. The only place where pixels are opened."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from crossmed_core.types import RLE, ImageRef, MaskRef
+
+# PIL would clip deeper images at 255 without a word; they must be windowed by their dataset first.
+_DISPLAYABLE = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+
+
+class UnreadableImageError(Exception):
+    """An image or mask that cannot be opened; the message names the file and the reason."""
+
+
+def read_image(ref: ImageRef) -> NDArray[np.uint8]:
+    """Open an image.
+
+    Returns:
+        uint8 array of shape (height, width) for grey images, else (height, width, 3).
+
+    Raises:
+        UnreadableImageError: If the file is missing, truncated, not an image, deeper than 8 bits, or not the file whose
+            digest the reference carries.
+    """
+    with _open(ref.path, ref.sha256) as image:
+        grey = image.mode in ("1", "L", "LA")
+        return np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
+
+
+def read_mask(ref: MaskRef) -> NDArray[np.bool_]:
+    """Open a mask.
+
+    Returns:
+        bool array of shape (height, width), True on the foreground.
+
+    Raises:
+        UnreadableImageError: As `read_image`.
+    """
+    if ref.rle is not None:
+        return decode_mask(ref.rle)
+    assert ref.path is not None
+    with _open(ref.path, None) as image:
+        return np.asarray(image.convert("L")) > 0
+
+
+def _open(path: str, sha256: str | None) -> Image.Image:
+    try:
+        content = Path(path).read_bytes()
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise UnreadableImageError(f"{path}: the file is not the one that was recorded (SHA-256 differs)")
+        image = Image.open(io.BytesIO(content))
+        image.load()
+    except OSError as error:  # PIL's own errors are OSErrors too
+        reason = error.strerror or ("not an image file" if "identify" in str(error) else str(error))
+        raise UnreadableImageError(f"{path}: {reason}") from error
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"{path}: {error}") from error
+    if image.mode not in _DISPLAYABLE:
+        raise UnreadableImageError(f"{path}: mode {image.mode!r} is deeper than 8 bits; window it to 8 bits first")
+    return image
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> RLE:
+    """Encode a (height, width) mask in COCO's uncompressed run lengths.
+
+    Example:
+        >>> encode_mask(np.array([[False, True], [True, True]])).counts
+        (1, 3)
+    """
+    flat = np.asarray(mask, dtype=bool).ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(np.concatenate(([0], changes, [flat.size])))
+    leading = (0,) if flat.size and flat[0] else ()  # COCO starts with the background run, however short
+    height, width = mask.shape
+    return RLE((int(height), int(width)), leading + tuple(int(count) for count in counts))
+
+
+def decode_mask(rle: RLE) -> NDArray[np.bool_]:
+    """Decode run lengths to a bool array of shape `rle.size`.
+
+    Raises:
+        UnreadableImageError: If the runs do not fill the mask.
+    """
+    height, width = rle.size
+    if sum(rle.counts) != height * width or min(rle.counts, default=0) < 0:
+        raise UnreadableImageError(
+            f"run lengths sum to {sum(rle.counts)}, a {height} x {width} mask has {height * width}"
+        )
+    values = np.zeros(len(rle.counts), dtype=bool)
+    values[1::2] = True
+    return np.repeat(values, rle.counts).reshape((height, width), order="F")

@@ -1,0 +1,130 @@
+"""What registration hooks yield: small frozen facts and the import path of the heavy code, imported only when used."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.types import AnswerKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Common to all four kinds.
+
+    Attributes:
+        name: What a user types. Lower case, unique per kind.
+        summary: One line for lists.
+        target: "package.module:attribute" of the class or function.
+        packages: Top-level packages that `target` imports and the base install lacks.
+        extra: The extra of `crossmed` (or the requirement, for third parties) that installs them.
+    """
+
+    name: str
+    summary: str
+    target: str
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the packages that are not installed, without importing any."""
+        return tuple(package for package in self.packages if find_spec(package) is None)
+
+    def install_hint(self) -> str:
+        """Say what to type to get the missing packages."""
+        if self.extra:
+            return f"pip install 'crossmed[{self.extra}]'"
+        return f"pip install {' '.join(self.packages)}"
+
+    def load(self) -> Any:
+        """Import and return the target.
+
+        Raises:
+            CrossmedError: If a package is missing or the path does not resolve.
+        """
+        if missing := self.missing():
+            raise CrossmedError(
+                f"{self.name!r} needs {', '.join(missing)}, which this environment lacks.",
+                hint=f"Install it with: {self.install_hint()}",
+                exit_code=ExitCode.ENVIRONMENT,
+            )
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise CrossmedError(
+                f"{self.name!r} could not be loaded from {self.target!r}: {error}.",
+                hint="'crossmed plugins doctor' tells more.",
+                exit_code=ExitCode.ENVIRONMENT,
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRecord(Record):
+    """A dataset. `target` is called with the user's options as keywords and returns a `contracts.Dataset`.
+
+    Attributes:
+        generated: True if the images are computed (`contracts.GeneratedDataset`) and no download is needed.
+        default_targets: Cells tested when no `--target` is given; empty = every cell.
+        synthetic: True if the pixels are not of patients; reports then say so.
+        licence: Licence of the data.
+        access: How to get it, in one line.
+    """
+
+    generated: bool = False
+    default_targets: tuple[str, ...] = ()
+    synthetic: bool = False
+    licence: str = ""
+    access: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord(Record):
+    """A model family. `target` is a class without arguments that follows `contracts.ModelFamily`.
+
+    Attributes:
+        answers: The kinds of answers it can give.
+        trains: Whether `fit` learns anything from items.
+        sees_images: Whether option items are looked at; if not, generated datasets need not draw them.
+        closed_labels: True if it can only answer labels that it was trained on (a classifier, not a language model).
+        needs_spec: True if a bare name is not enough ("timm:resnet18", or an alias of the registry).
+        options: Option names that `load` understands, with one-line descriptions.
+    """
+
+    answers: frozenset[AnswerKind] = frozenset({"option"})
+    trains: bool = True
+    sees_images: bool = True
+    closed_labels: bool = False
+    needs_spec: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRecord(Record):
+    """A split. `target` follows `contracts.Splitter`.
+
+    Attributes:
+        source: The paper that the rule comes from.
+    """
+
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRecord(Record):
+    """A metric. `target` follows `contracts.Metric`.
+
+    Attributes:
+        answers: The kind of items it scores.
+        primary: Whether tables show it by default for that kind.
+        low: Smallest possible value.
+        high: Largest possible value; larger is better.
+    """
+
+    answers: AnswerKind = "option"
+    primary: bool = False
+    low: float = 0.0
+    high: float = 1.0

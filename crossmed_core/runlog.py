@@ -1,0 +1,249 @@
+"""The run folder: a header first, then append-only JSONL. Whatever is killed, the next start reads what is there.
+
+RUN/run.json                      what was asked, of what, with what; written before anything else
+RUN/scores.jsonl                  one line per score of the end table and per gap
+RUN/trials/TRIAL/trial.json       one trial: what it is and where it stands
+RUN/trials/TRIAL/split.json       the split card with all ids
+RUN/trials/TRIAL/items.jsonl      the test items, masks included: scoring needs nothing else
+RUN/trials/TRIAL/train.jsonl      losses
+RUN/trials/TRIAL/predictions.jsonl  one line per test item
+RUN/trials/TRIAL/model/           weights after training; checkpoint/ while training
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jsonlines
+from filelock import FileLock, Timeout
+
+from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.types import MAT, RLE, ImageRef, Item, MaskRef, Prediction, Score
+
+SCHEMA_VERSION = 1
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+
+
+def trial_folder(run: Path, trial: str) -> Path:
+    """Return where the trial with this id lives."""
+    return run / "trials" / trial
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise CrossmedError(
+            f"Cannot write {error.filename or path}: {error.strerror}.",
+            hint="Free some space or choose another folder with --out; the same command then goes on.",
+            exit_code=ExitCode.RUN_FOLDER,
+        ) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process.
+
+    Raises:
+        CrossmedError: If another process holds it, or it cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise CrossmedError(
+                f"Another process is working on {folder}.",
+                hint="Wait for it, or choose another folder with --out.",
+                exit_code=ExitCode.RUN_FOLDER,
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that readers see the old content or the new, never a half.
+
+    Raises:
+        CrossmedError: If the disk is full or the folder read-only.
+    """
+    with writing(path):
+        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file in one piece."""
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file.
+
+    Raises:
+        CrossmedError: If it is missing or damaged; names the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not valid JSON ({error})"
+        raise CrossmedError(f"Cannot read {path}: {reason}.", exit_code=ExitCode.RUN_FOLDER) from error
+    if not isinstance(content, dict):
+        raise CrossmedError(f"Cannot read {path}: it holds no JSON object.", exit_code=ExitCode.RUN_FOLDER)
+    return content
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append lines in one write and flush them to the disk, so that a kill loses at most this call's rows."""
+    buffer = io.StringIO()
+    with jsonlines.Writer(buffer, compact=True) as writer:
+        writer.write_all(rows)
+    with writing(path), path.open("ab") as file:
+        file.write(buffer.getvalue().encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read all complete lines; a torn last line, left by a kill, is left out.
+
+    Raises:
+        CrossmedError: For a damaged line that is not the last; names file and line.
+    """
+    rows: list[dict[str, Any]] = []
+    if not path.exists():
+        return rows
+    content = path.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1]
+    with jsonlines.Reader(io.BytesIO(complete)) as reader:
+        try:
+            rows.extend(reader.iter(type=dict, skip_empty=True))
+        except jsonlines.InvalidLineError as error:
+            raise CrossmedError(
+                f"{path}, line {error.lineno}: not a JSON object.",
+                hint="Delete the file and run the same command again to make it anew.",
+                exit_code=ExitCode.RUN_FOLDER,
+            ) from error
+    return rows
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut a half-written last line off, so that appending starts on a fresh one."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end != len(content):
+        with writing(path), path.open("r+b") as file:
+            file.truncate(end)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put a finished folder in place of an older one."""
+    with writing(target):
+        if target.exists():
+            shutil.rmtree(target)
+        source.replace(target)
+
+
+# -- values <-> JSON ------------------------------------------------------------------------------
+
+
+def _rle_to_json(rle: RLE | None) -> dict[str, Any] | None:
+    return None if rle is None else {"size": list(rle.size), "counts": list(rle.counts)}
+
+
+def _rle_from_json(content: Mapping[str, Any] | None) -> RLE | None:
+    if content is None:
+        return None
+    height, width = content["size"]
+    return RLE((int(height), int(width)), tuple(content["counts"]))
+
+
+def item_to_json(item: Item) -> dict[str, Any]:
+    """Flatten an item; a mask must be inline."""
+    row = {name: getattr(item, name) for name in ("id", "dataset", "patient", "study", "part", "question", "label")}
+    row |= {"cell": str(item.mat), "image": item.image.path, "image_sha256": item.image.sha256}
+    row |= {"options": list(item.options), "answer": item.answer}
+    row["mask"] = _rle_to_json(item.mask.rle) if item.mask else None
+    return row
+
+
+def item_from_json(row: Mapping[str, Any]) -> Item:
+    """Read what `item_to_json` wrote.
+
+    Raises:
+        KeyError: If a field is missing.
+    """
+    rle = _rle_from_json(row["mask"])
+    return Item(
+        id=row["id"],
+        dataset=row["dataset"],
+        mat=MAT.parse(row["cell"]),
+        patient=row["patient"],
+        part=row["part"],
+        image=ImageRef(row["image"], row["image_sha256"]),
+        question=row["question"],
+        options=tuple(row["options"]),
+        answer=row["answer"],
+        label=row["label"],
+        mask=MaskRef(rle=rle) if rle else None,
+        study=row["study"],
+    )
+
+
+def prediction_to_json(prediction: Prediction) -> dict[str, Any]:
+    """Flatten a prediction, leaving out what is not set."""
+    row = {
+        "item": prediction.item,
+        "option": prediction.option,
+        "option_scores": list(prediction.option_scores) if prediction.option_scores is not None else None,
+        "mask": _rle_to_json(prediction.mask),
+        "raw": prediction.raw,
+        "guess": prediction.guess or None,
+        "error": prediction.error,
+    }
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def prediction_from_json(row: Mapping[str, Any]) -> Prediction:
+    """Read what `prediction_to_json` wrote."""
+    scores = row.get("option_scores")
+    return Prediction(
+        item=row["item"],
+        option=row.get("option"),
+        mask=_rle_from_json(row.get("mask")),
+        option_scores=tuple(scores) if scores is not None else None,
+        raw=row.get("raw"),
+        guess=row.get("guess", False),
+        error=row.get("error"),
+    )
+
+
+def score_to_json(score: Score) -> dict[str, Any]:
+    """Flatten a score."""
+    return asdict(score)

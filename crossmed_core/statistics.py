@@ -1,0 +1,99 @@
+"""Intervals and the compositional gap. Everything is a function of summed per-item terms, so a resample is a product.
+
+Items of one patient are not independent: the patient is resampled, with all items. Where several seeds were run, seeds
+are resampled too, so the interval then speaks of new training runs; with a single seed it speaks of these weights only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 2000
+LEVEL = 0.95
+_CHUNK = 250
+
+Floats = NDArray[np.float64]
+Value = Callable[[Floats], Floats]
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a proportion (Wilson 1927).
+
+    Raises:
+        ValueError: If n is 0 or successes lie outside 0..n.
+    """
+    from scipy.stats import binomtest  # half a second to import; only needed here
+
+    interval = binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def cluster_sums(terms: Floats, clusters: Sequence[str]) -> Floats:
+    """Sum rows of (items, terms) by cluster, in sorted cluster order: (clusters, terms)."""
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.zeros((int(index.max()) + 1, terms.shape[1]))
+    np.add.at(sums, index, terms)
+    return sums
+
+
+def resampled_values(sums: Sequence[Floats], value: Value, *, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
+    """Draw the metric's bootstrap distribution.
+
+    Args:
+        sums: Per training seed, summed terms of shape (clusters, terms); clusters aligned over seeds.
+        value: Turns (..., terms) into (...).
+        seed: Seed of the resampling. Two calls with equal seed and shapes draw the same clusters and training seeds,
+            which makes their difference a paired one.
+        resamples: Number of draws.
+
+    Returns:
+        Array of shape (resamples,); NaN where a draw is undefined.
+    """
+    stacked = np.stack(sums)
+    runs, clusters, _ = stacked.shape
+    rng = np.random.default_rng(seed)
+    draws = np.empty(resamples)
+    for start in range(0, resamples, _CHUNK):
+        size = min(_CHUNK, resamples - start)
+        weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=size).astype(float)
+        of_runs = rng.multinomial(runs, np.full(runs, 1 / runs), size=size) / runs
+        values = value(np.einsum("bc,sct->bst", weights, stacked, optimize=True))
+        # A training seed that was not drawn must not spoil the mean, even if its value is undefined.
+        draws[start : start + size] = np.where(of_runs > 0, of_runs * values, 0.0).sum(axis=1)
+    return draws
+
+
+def percentile_interval(draws: Floats) -> tuple[float, float]:
+    """Return the 95 % percentile interval of a bootstrap distribution, NaN draws dropped; NaN if none are left."""
+    finite = draws[np.isfinite(draws)]
+    if finite.size == 0:
+        return float("nan"), float("nan")
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(finite, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def generic_interval(
+    score: Callable[[Sequence[int]], float], clusters: Sequence[str], *, seed: int = 0, resamples: int = 500
+) -> tuple[float, float]:
+    """Bootstrap a metric that is not a function of sums: slower, the same idea.
+
+    Args:
+        score: Takes item indices (with repeats) and returns the metric.
+        clusters: Cluster of each item.
+        seed: Seed of the resampling.
+        resamples: Number of draws.
+    """
+    members: dict[str, list[int]] = {}
+    for index, cluster in enumerate(clusters):
+        members.setdefault(cluster, []).append(index)
+    groups = [members[name] for name in sorted(members)]
+    rng = np.random.default_rng(seed)
+    draws = np.empty(resamples)
+    for number in range(resamples):
+        picked = rng.integers(len(groups), size=len(groups))
+        draws[number] = score([index for group in picked for index in groups[group]])
+    return percentile_interval(draws)

@@ -1,0 +1,281 @@
+"""The nouns of crossmed: frozen values that walk one way, from a raw download to a score. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+AnswerKind = Literal["option", "mask"]
+"""How an item is answered: by choosing one of its options, or by outlining a region."""
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class MAT(NamedTuple):
+    """A Modality-Anatomy-Task triplet, the cell that a sample belongs to (CrossMed, arXiv 2511.11034).
+
+    Example:
+        >>> MAT.parse("xray/chest/segmentation").anatomy
+        'chest'
+    """
+
+    modality: str
+    anatomy: str
+    task: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+    @classmethod
+    def parse(cls, text: str) -> MAT:
+        """Read "modality/anatomy/task".
+
+        Raises:
+            ValueError: If there are not exactly three non-empty parts.
+        """
+        parts = [part.strip() for part in text.split("/")]
+        if len(parts) != 3 or not all(parts):
+            raise ValueError(f"{text!r} is not a cell; write modality/anatomy/task, e.g. xray/chest/segmentation")
+        return cls(*parts)
+
+
+class RLE(NamedTuple):
+    """A binary mask as run lengths in COCO's uncompressed form.
+
+    `counts` alternates background and foreground runs, starting with background, over pixels in column-major
+    order; it sums to height x width. pycocotools reads `{"size": size, "counts": counts}` with `frPyObjects`.
+    """
+
+    size: tuple[int, int]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where an image lies. Pixels are opened by `crossmed_core.images` at the last moment.
+
+    Attributes:
+        path: Absolute path, or a path relative to the benchmark root when written to disk.
+        sha256: Hex digest of the file's bytes where known; checked when read.
+    """
+
+    path: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRef:
+    """A ground-truth mask: an image file (non-zero = foreground) or inline run lengths. Exactly one is set."""
+
+    path: str | None = None
+    rle: RLE | None = None
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.rle is None):
+            raise ValueError("a MaskRef holds either a path or run lengths")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled image of a raw download, before a question is made of it.
+
+    Attributes:
+        id: Unique within the dataset and stable over releases; every seed is derived from it.
+        patient: Whose image it is. A patient never stands on both sides of a split.
+        mat: The cell.
+        image: Where the pixels lie.
+        label: The true label, for cells answered by an option.
+        mask: The true region, for cells answered by a mask.
+        part: The part that the source assigns, or None to have it drawn by patient.
+        study: The examination, where the source tells.
+    """
+
+    id: str
+    patient: str
+    mat: MAT
+    image: ImageRef
+    label: str | None = None
+    mask: MaskRef | None = None
+    part: Part | None = None
+    study: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked in one cell.
+
+    Attributes:
+        mat: The cell.
+        kind: Answered by an option or by a mask.
+        templates: The pool of instructions; one is drawn per sample. `{modality}` and `{anatomy}` are filled in.
+        labels: All labels of the cell; distractors are drawn from them. Empty for masks.
+    """
+
+    mat: MAT
+    kind: AnswerKind
+    templates: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question about one image: the unit that is trained on, answered and scored.
+
+    Attributes:
+        id: The sample's id.
+        question: The instruction, without the options.
+        options: Option texts in the order shown (A, B, C, ...); empty for a mask item.
+        answer: Index of the true option, or None for a mask item.
+        label: The true label; equals `options[answer]` for an option item.
+        mask: The true region of a mask item.
+    """
+
+    id: str
+    dataset: str
+    mat: MAT
+    patient: str
+    part: Part
+    image: ImageRef
+    question: str
+    options: tuple[str, ...] = ()
+    answer: int | None = None
+    label: str = ""
+    mask: MaskRef | None = None
+    study: str | None = None
+
+    @property
+    def kind(self) -> AnswerKind:
+        """How this item is answered."""
+        return "option" if self.options else "mask"
+
+    @property
+    def prompt(self) -> str:
+        """The question with its lettered options, one per line."""
+        lines = [self.question, *(f"{LETTERS[i]}. {text}" for i, text in enumerate(self.options))]
+        return "\n".join(lines)
+
+
+class ItemKey(NamedTuple):
+    """All that a splitter may know of an item: no pixels, no options."""
+
+    id: str
+    mat: MAT
+    patient: str
+    dataset: str
+    label: str
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Who trains, who validates, who is tested, for one target cell under one rule.
+
+    Attributes:
+        rule: Name of the split.
+        target: The cell that is tested.
+        seed: Seed of every draw.
+        train: Item ids, in a seeded order of which every prefix is a fair sample; likewise `val` and `test`.
+        cells: The training cells.
+        note: What a reader must know of it (an empty rule, a coincidence), or "".
+    """
+
+    rule: str
+    target: MAT
+    seed: int
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+    cells: tuple[MAT, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model said about one item. A failure is a value of its own, never a guess.
+
+    Attributes:
+        item: The item's id.
+        option: Index of the chosen option; None for masks and failures.
+        mask: The predicted region at the image's own size.
+        option_scores: One probability per option, in the item's order, where the model has them.
+        raw: The model's own words, if it speaks.
+        guess: True where the model knows nothing of the options (labels never trained on) and a seeded coin decided.
+        error: Why there is no answer; then `option` and `mask` are None.
+    """
+
+    item: str
+    option: int | None = None
+    mask: RLE | None = None
+    option_scores: tuple[float, ...] | None = None
+    raw: str | None = None
+    guess: bool = False
+    error: str | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is an answer to score."""
+        return self.error is None and (self.option is not None or self.mask is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number with all that makes it readable.
+
+    Attributes:
+        metric: The metric's name.
+        target: The cell that was tested, as text.
+        model: Model name.
+        split: Split name.
+        value: The metric over the scored items; None if there are none.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        n: Scored items (distinct items, not items x seeds).
+        patients: Distinct patients among them.
+        chance: What knowing nothing scores on the same items.
+        unscored: Items without an answer, over all seeds.
+        guessed: Answers that were a declared guess, over all seeds.
+        seeds: Seeds that were averaged.
+        by_seed: The value for each seed.
+        interval: How the interval was made.
+    """
+
+    metric: str
+    target: str
+    model: str
+    split: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    patients: int
+    chance: float | None
+    unscored: int
+    guessed: int
+    seeds: tuple[int, ...]
+    by_seed: tuple[float | None, ...]
+    interval: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model as resolved from the command line and the registry, ready to be loaded.
+
+    Attributes:
+        name: As asked for ("resnet50", "timm:convnext_tiny.in12k_ft_in1k").
+        family: The plugin record that loads it.
+        options: Keyword options of the family, merged from registry and command line.
+        hub: Hub id of the weights, if any.
+        revision: Pinned commit of the hub id.
+        licence: Licence of the weights.
+    """
+
+    name: str
+    family: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    hub: str = ""
+    revision: str = ""
+    licence: str = ""
