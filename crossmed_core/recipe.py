@@ -1,0 +1,115 @@
+"""What a run is asked to do: a grid of trials, from flags or a TOML recipe."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from crossmed_core.errors import CrossmedError, suggest
+
+DEFAULT_SPLITS = ("in-domain", "related", "unrelated", "zero-overlap")
+DEFAULT_TRAIN_SIZE = 1024
+
+
+@dataclass(frozen=True)
+class Block:
+    """One rectangular part of a study: every split for every target, seed and model in it.
+
+    Attributes:
+        models: Model names.
+        splits: Split names.
+        targets: Target cells; wildcards allowed ("ct/*/finding"); "all" = every cell that the model can answer.
+        seeds: Seeds.
+        set: Options of the model and its training.
+        train_size: Training items for every condition; None = as many as the smallest condition has.
+    """
+
+    models: tuple[str, ...]
+    splits: tuple[str, ...] = DEFAULT_SPLITS
+    targets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    set: Mapping[str, Any] = field(default_factory=dict)
+    train_size: int | None = DEFAULT_TRAIN_SIZE
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a run is asked to do.
+
+    Attributes:
+        name: Of the recipe, or made of the flags.
+        blocks: The parts of the grid.
+        dataset: Dataset name.
+        dataset_options: Its options.
+        data: Root of its download.
+        limit: At most this many test items per target.
+        compare: Pairs of splits whose gap is reported.
+        about: One line for the reader.
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    dataset: str = "phantom"
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
+    data: Path | None = None
+    limit: int | None = None
+    compare: tuple[tuple[str, str], ...] = (("related", "zero-overlap"), ("in-domain", "zero-overlap"))
+    about: str = ""
+
+
+def recipe_path(name: str) -> Path:
+    """Return the file of a shipped recipe, or `name` itself if it is a file.
+
+    Raises:
+        CrossmedError: If there is neither.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    folder = Path(__file__).parent / "recipes"
+    shipped = {path.stem: path for path in folder.glob("*.toml")}
+    if name not in shipped:
+        raise CrossmedError(
+            f"Recipe {name!r} is neither a file nor shipped.",
+            hint=suggest(name, shipped) or f"Shipped: {', '.join(shipped)}.",
+        )
+    return shipped[name]
+
+
+def read_recipe(path: Path) -> Study:
+    """Read a study from TOML.
+
+    Raises:
+        CrossmedError: If the file cannot be read or holds an unknown key.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CrossmedError(f"Recipe {path} cannot be read: {error}.") from error
+    blocks = content.pop("blocks", [])
+    _check_keys(path, content, Study)
+    if not blocks:
+        raise CrossmedError(f"Recipe {path} has no [[blocks]].")
+    parsed = []
+    for block in blocks:
+        _check_keys(path, block, Block)
+        if "models" not in block:
+            raise CrossmedError(f"Recipe {path}: a [[blocks]] names no models.")
+        parsed.append(Block(**{key: _frozen(value) for key, value in block.items()}))
+    content.setdefault("name", path.stem)
+    if "data" in content:
+        content["data"] = Path(content["data"])
+    return Study(blocks=tuple(parsed), **{key: _frozen(value) for key, value in content.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(inner) for inner in value) if isinstance(value, list) else value
+
+
+def _check_keys(path: Path, content: Mapping[str, Any], kind: type) -> None:
+    known = [one.name for one in fields(kind)]
+    for key in content:
+        if key not in known:
+            raise CrossmedError(f"Recipe {path}: unknown key {key!r}.", hint=suggest(key, known))

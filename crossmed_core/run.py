@@ -1,0 +1,229 @@
+"""A run from its folder's point of view: the header, going on with an earlier one, and the scores at the end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crossmed_core import provenance
+from crossmed_core.benchmark import Benchmark
+from crossmed_core.catalog import Catalog
+from crossmed_core.contracts import Metric
+from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.recipe import Study
+from crossmed_core.runlog import (
+    SCHEMA_VERSION,
+    append_rows,
+    read_json,
+    score_to_json,
+    trial_folder,
+    write_json,
+    writing,
+)
+from crossmed_core.runner import read_trial
+from crossmed_core.scoring import Answers, Gap, conditions, gaps, score
+from crossmed_core.study import PlannedTrial
+from crossmed_core.types import AnswerKind, Score
+
+
+def header(
+    study: Study,
+    trials: Sequence[PlannedTrial],
+    catalog: Catalog,
+    benchmark: Benchmark,
+    *,
+    device: str,
+    threads: int,
+) -> dict[str, Any]:
+    """Describe what is run. Equal requests give equal headers; everything that may differ on a resume is kept apart."""
+    models: dict[str, Any] = {}
+    for trial in trials:
+        resolved = catalog.model(trial.spec.model, trial.spec.options)
+        models[trial.spec.model] = {
+            **asdict(resolved.spec),
+            "train": asdict(resolved.settings),
+            "plugin": resolved.claim.plugin.key,
+        }
+    splits = {trial.spec.split: catalog.plugins.get("split", trial.spec.split).plugin.key for trial in trials}
+    dataset = catalog.plugins.get("dataset", study.dataset)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": study.name,
+        "about": study.about,
+        "compare": [list(pair) for pair in study.compare],
+        "benchmark": {
+            "dataset": study.dataset,
+            "options": benchmark.options,
+            "data": str(study.data.resolve()) if study.data else None,
+            "sha256": benchmark.digest,
+            "synthetic": dataset.record.synthetic,
+            "plugin": dataset.plugin.key,
+        },
+        "models": models,
+        "splits": splits,
+        "limit": study.limit,
+        "device": device,
+        "threads": threads,
+        "trials": [trial.spec.id for trial in trials],
+    }
+
+
+def open_run(folder: Path, wanted: Mapping[str, Any], session: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Write run.json, or check that the folder holds this very run and add a session to it.
+
+    Args:
+        folder: The run folder, held by the caller.
+        wanted: From `header`.
+        session: Who asks now: argv, device reason, environment.
+
+    Returns:
+        The content of run.json, and warnings about what changed since the run began.
+
+    Raises:
+        CrossmedError: If the folder holds another run, or something that is no run.
+    """
+    path = folder / "run.json"
+    now = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        **session,
+    }
+    warnings: list[str] = []
+    if path.exists():
+        run = read_json(path)
+        changed = _changed(run, wanted)
+        if changed:
+            raise CrossmedError(
+                f"{folder} holds another run (different: {', '.join(changed)}).",
+                hint="Choose another folder with --out, or give the flags it was started with to go on.",
+                exit_code=ExitCode.RUN_FOLDER,
+            )
+        first = run["sessions"][0]["environment"]
+        for name, version in first["packages"].items():
+            new = now["environment"]["packages"].get(name)
+            if new != version:
+                warnings.append(f"{name} was {version} when this run began and is {new} now; finished trials are kept")
+        run["sessions"].append(now)
+    else:
+        others = [entry.name for entry in folder.iterdir() if entry.name not in (".lock", "run.json")]
+        if others:
+            raise CrossmedError(
+                f"{folder} is not empty and holds no run ({others[0]}, ...).",
+                hint="Choose another folder with --out.",
+                exit_code=ExitCode.RUN_FOLDER,
+            )
+        run = {**wanted, "sessions": [now]}
+    run["status"] = "running"
+    write_json(path, run)
+    return run, warnings
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    import json
+
+    plain = json.loads(json.dumps(new, default=list))
+    return [name for name in plain if name != "about" and old.get(name) != plain[name]]
+
+
+def close_run(folder: Path, run: dict[str, Any], status: str) -> None:
+    """Record how the run ended."""
+    run["status"] = status
+    run["sessions"][-1]["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(folder / "run.json", run)
+
+
+def session_facts(argv: Sequence[str], device_reason: str, catalog: Catalog) -> dict[str, Any]:
+    """Describe who asks, for `open_run`."""
+    return {
+        "argv": list(argv),
+        "device_reason": device_reason,
+        "environment": provenance.environment(catalog.plugins),
+        "registries": [str(path) for path in catalog.registry.sources],
+    }
+
+
+# -- scores ----------------------------------------------------------------------------------------
+
+
+def read_answers(folder: Path) -> tuple[list[Answers], list[dict[str, Any]]]:
+    """Read the answers of all trials that have any, in the order of run.json, and every trial's state.
+
+    Raises:
+        CrossmedError: If the folder holds no run, or a file is damaged.
+    """
+    run = read_json(folder / "run.json")
+    answers, states = [], []
+    for trial in run["trials"]:
+        place = trial_folder(folder, trial)
+        if not (place / "trial.json").exists():
+            states.append({"id": trial, "status": "not started"})
+            continue
+        state, found = read_trial(place)
+        state["answered"] = len(found.pairs)
+        states.append(state)
+        if found.pairs:
+            answers.append(found)
+    return answers, states
+
+
+def score_run(
+    answers: Sequence[Answers],
+    catalog: Catalog,
+    compare: Iterable[Sequence[str]],
+    metrics: Sequence[str] = (),
+) -> tuple[list[Score], list[Gap]]:
+    """Score every condition with every metric that fits, and compare.
+
+    Args:
+        answers: From `read_answers`.
+        catalog: Knows the metrics.
+        compare: Pairs of splits whose gap is wanted.
+        metrics: Names; empty = all metrics that fit the answers.
+
+    Raises:
+        CrossmedError: For an unknown metric, or one that fits none of the answers.
+    """
+    by_kind = {kind: _metrics(catalog, kind, metrics) for kind in ("option", "mask")}
+    kinds = {kind_of(one) for one in answers}
+    for name in metrics:
+        if answers and not any(name in by_kind[kind] for kind in kinds):
+            wanted, _ = catalog.metric(name)
+            raise CrossmedError(
+                f"Metric {name!r} scores {wanted.answers} items; this run has {' and '.join(kinds)} items."
+            )
+    scores = [
+        score(group, name, metric, proportion=getattr(metric, "proportion", False))
+        for group in conditions(answers).values()
+        for name, metric in by_kind[kind_of(group[0])].items()
+    ]
+    pairs = [(first, second) for first, second in compare]
+    return scores, gaps(answers, lambda kind: by_kind[kind], pairs)
+
+
+def kind_of(answers: Answers) -> AnswerKind:
+    """Return how the items of a trial are answered; all items of a cell are answered alike."""
+    return answers.pairs[0][0].kind
+
+
+def _metrics(catalog: Catalog, kind: AnswerKind, names: Sequence[str]) -> dict[str, Metric]:
+    if not names:
+        return catalog.metrics_for(kind)
+    chosen = {name: catalog.metric(name) for name in names}
+    return {name: metric for name, (record, metric) in chosen.items() if record.answers == kind}
+
+
+def write_scores(folder: Path, scores: Sequence[Score], gaps_found: Sequence[Gap]) -> None:
+    """Write scores.jsonl anew: scores first, then gaps."""
+    partial = folder / "scores.jsonl.partial"
+    with writing(folder):
+        partial.unlink(missing_ok=True)
+    append_rows(partial, [{"type": "score", **score_to_json(one)} for one in scores])
+    append_rows(partial, [{"type": "gap", **asdict(one)} for one in gaps_found])
+    with writing(folder):
+        partial.replace(folder / "scores.jsonl")

@@ -1,0 +1,413 @@
+"""One trial: split -> fit -> predict. The only module that sees everything, and it can be killed at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from crossmed_core.benchmark import Benchmark
+from crossmed_core.catalog import Catalog, ResolvedModel
+from crossmed_core.contracts import FitContext, Model, SavesWeights
+from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.images import UnreadableImageError, encode_mask, read_mask
+from crossmed_core.runlog import (
+    append_rows,
+    drop_torn_line,
+    item_from_json,
+    item_to_json,
+    locked,
+    prediction_from_json,
+    prediction_to_json,
+    read_json,
+    read_rows,
+    replace_folder,
+    write_bytes,
+    write_json,
+    writing,
+)
+from crossmed_core.scoring import Answers
+from crossmed_core.splits import (
+    SplitViolationError,
+    matched,
+    prove,
+    require_cells,
+    split_card,
+    split_digest,
+)
+from crossmed_core.types import MAT, Item, MaskRef, Prediction, Split
+
+BLOCK = 64
+"""Test items per call of `predict`. A block is predicted whole, so bytes do not depend on where a run was killed."""
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """What defines one trial. Picklable; equal specs give equal predictions.
+
+    Attributes:
+        model: Model name as asked for.
+        options: Overrides of the model's options and training settings.
+        split: Split name.
+        target: Target cell.
+        seed: Seed of the training draw, weights and augmentation.
+        dataset: Dataset name.
+        dataset_options: Options of the dataset.
+        data: Root of the download, if it needs one.
+        train_size: Training items, the same for all conditions compared; None = all.
+        val_size: Validation items.
+        test_size: Test items; None = all.
+        device: "cpu" or "cuda".
+        threads: CPU threads of the numeric libraries.
+    """
+
+    model: str
+    split: str
+    target: MAT
+    seed: int
+    dataset: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
+    data: Path | None = None
+    train_size: int | None = None
+    val_size: int = 128
+    test_size: int | None = None
+    device: str = "cpu"
+    threads: int = 1
+
+    @property
+    def id(self) -> str:
+        """A readable name, unique within a run, usable as a folder name."""
+        parts = (self.model, self.split, "-".join(self.target), f"s{self.seed}")
+        return "__".join("".join(c if c.isalnum() or c in "._-" else "-" for c in part) for part in parts)
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """All of it as JSON, for trial.json; two trials with different keys never share a folder."""
+        content = asdict(self)
+        content |= {"target": str(self.target), "data": str(self.data) if self.data else None}
+        return content
+
+
+class Emit(Protocol):
+    """Receives what a trial is doing, for bars and lines."""
+
+    def __call__(self, phase: str, done: int, total: int, **values: Any) -> None:
+        """Report progress of a phase ("images", "fit", "predict", "warning", ...)."""
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended.
+
+    Attributes:
+        spec: The trial.
+        status: "finished" or "failed".
+        reused: Whether it had been finished before.
+        message: Why it did not finish.
+        seconds: Wall time spent now.
+    """
+
+    spec: TrialSpec
+    status: str
+    reused: bool = False
+    message: str = ""
+    seconds: float = 0.0
+
+
+def make_split(benchmark: Benchmark, catalog: Catalog, resolved: ResolvedModel, spec: TrialSpec) -> Split:
+    """Return the full pools of a trial, restricted to the cells that the model can answer, and proven disjoint.
+
+    Raises:
+        SplitViolationError: If the splitter breaks a promise.
+    """
+    keys = benchmark.keys_for(resolved.record.answers)
+    split = catalog.splitter(spec.split)(keys, target=spec.target, seed=spec.seed)
+    prove(split, benchmark.keys)
+    return split
+
+
+def run_trial(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, emit: Emit) -> TrialResult:
+    """Run, resume or reuse one trial.
+
+    Args:
+        spec: What to run.
+        folder: The trial's own folder; created if missing.
+        catalog: Where names are looked up.
+        benchmark: The benchmark of `spec`.
+        emit: Receives progress.
+
+    Returns:
+        How it ended. Expected failures are results, not exceptions, so that the other trials go on.
+
+    Raises:
+        CrossmedError: If the folder cannot be written or another process holds it; then no trial could go on.
+    """
+    started = time.monotonic()
+    with locked(folder):
+        state = _open_trial(spec, folder, benchmark)
+        if state["status"] == "finished":
+            return TrialResult(spec, "finished", reused=True)
+        try:
+            # `writing` makes a full disk, met anywhere, the end of the run: no other trial could go on either.
+            with writing(folder):
+                _run(spec, folder, catalog, benchmark, emit)
+        except Exception as error:
+            if isinstance(error, CrossmedError) and error.exit_code is ExitCode.RUN_FOLDER:
+                raise
+            expected = isinstance(error, CrossmedError | SplitViolationError | UnreadableImageError)
+            message = str(error) if expected else _with_traceback(error, folder)
+            state |= {"status": "failed", "error": message}
+            write_json(folder / "trial.json", state)
+            return TrialResult(spec, "failed", message=message, seconds=time.monotonic() - started)
+        seconds = round(time.monotonic() - started, 2)
+        state |= {"status": "finished", "seconds": round(state.get("seconds", 0.0) + seconds, 2)}
+        state.pop("error", None)
+        write_json(folder / "trial.json", state)
+    return TrialResult(spec, "finished", seconds=seconds)
+
+
+def _with_traceback(error: Exception, folder: Path) -> str:
+    """Keep the traceback of a plugin's failure in a file, and return one line that points there."""
+    path = folder / "error.txt"
+    write_bytes(path, "".join(traceback.format_exception(error)).encode())
+    first = (str(error).splitlines() or [""])[0][:300]
+    return f"{type(error).__name__}: {first} (traceback in {path})"
+
+
+def _open_trial(spec: TrialSpec, folder: Path, benchmark: Benchmark) -> dict[str, Any]:
+    """Read or write trial.json.
+
+    Raises:
+        CrossmedError: If the folder holds another trial.
+    """
+    path = folder / "trial.json"
+    key = {**spec.key, "benchmark_sha256": benchmark.digest}
+    if path.exists():
+        state = read_json(path)
+        # Through JSON, so that tuples and lists compare equal.
+        changed = [name for name in key if _as_json(state.get("spec", {}).get(name)) != _as_json(key[name])]
+        if changed:
+            was = ", ".join(f"{name} {state.get('spec', {}).get(name)!r} -> {key[name]!r}" for name in changed)
+            raise CrossmedError(
+                f"{folder} holds a trial with other settings ({was}).",
+                hint="Choose another folder with --out, or delete this one.",
+                exit_code=ExitCode.RUN_FOLDER,
+            )
+        return state
+    state = {"id": spec.id, "status": "started", "spec": key}
+    write_json(path, state)
+    return state
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _as_json(inner) for name, inner in value.items()}
+    return [_as_json(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _run(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, emit: Emit) -> None:
+    resolved = catalog.model(spec.model, spec.options)
+    split = make_split(benchmark, catalog, resolved, spec)
+    require_cells(split)
+    split = matched(
+        split,
+        train=spec.train_size if resolved.record.trains else 0,
+        val=spec.val_size if resolved.record.trains else 0,
+        test=spec.test_size,
+    )
+    card_path = folder / "split.json"
+    if not card_path.exists():
+        write_json(card_path, split_card(split, benchmark.keys))
+    elif read_json(card_path).get("sha256") != split_digest(split):
+        raise CrossmedError(
+            f"{card_path} records another split than the one made now.",
+            hint="The split plugin changed; choose another folder with --out.",
+            exit_code=ExitCode.RUN_FOLDER,
+        )
+    weights = folder / "model"
+    needed = (*split.test,) if weights.exists() else (*split.train, *split.val, *split.test)
+    if not resolved.record.sees_images:
+        needed = tuple(item for item in needed if benchmark.questions[benchmark.keys[item].mat].kind == "mask")
+    benchmark.materialise(needed, lambda done, total: emit("images", done, total))
+    train, val, test = (benchmark.items(ids) for ids in (split.train, split.val, split.test))
+    if not weights.exists():
+        _refuse_shared_images(train + val, test)
+    _write_test_items(folder / "items.jsonl", test)
+    path = folder / "predictions.jsonl"
+    done = {row["item"] for row in _resumable_rows(path)}
+    if all(item.id in done for item in test):
+        return
+    model = catalog.load_model(resolved, device=spec.device)
+    if resolved.record.trains:
+        _fit(model, train, val, spec, resolved, folder, emit)
+    _predict(model, test, done, path, emit)
+
+
+def _refuse_shared_images(train: Sequence[Item], test: Sequence[Item]) -> None:
+    """Refuse a test image whose bytes were trained on, under whatever name.
+
+    Raises:
+        SplitViolationError: Naming both items.
+    """
+
+    def fingerprint(item: Item) -> str | None:
+        try:
+            return hashlib.sha256(Path(item.image.path).read_bytes()).hexdigest()
+        except OSError:
+            return None  # reported as an unreadable image when its turn comes
+
+    seen = {mark: item.id for item in train if (mark := fingerprint(item)) is not None}
+    for item in test:
+        mark = fingerprint(item)
+        if mark in seen:
+            raise SplitViolationError(
+                f"test item {item.id!r} shows the same image file as training item {seen[mark]!r}"
+            )
+
+
+def _write_test_items(path: Path, test: Sequence[Item]) -> None:
+    """Write the items with their masks inline, once. An item whose mask cannot be read keeps none and is unscored."""
+    if path.exists():
+        return
+    partial = path.with_name(path.name + ".partial")
+    with writing(path):
+        partial.unlink(missing_ok=True)
+    append_rows(partial, (item_to_json(_with_inline_mask(item)) for item in test))
+    with writing(path):
+        partial.replace(path)
+
+
+def _with_inline_mask(item: Item) -> Item:
+    if item.mask is None or item.mask.rle is not None:
+        return item
+    try:
+        return replace(item, mask=MaskRef(rle=encode_mask(read_mask(item.mask))))
+    except UnreadableImageError:
+        return replace(item, mask=None)
+
+
+def _fit(
+    model: Model,
+    train: Sequence[Item],
+    val: Sequence[Item],
+    spec: TrialSpec,
+    resolved: ResolvedModel,
+    folder: Path,
+    emit: Emit,
+) -> None:
+    weights, checkpoint, log_path = folder / "model", folder / "checkpoint", folder / "train.jsonl"
+    if weights.exists() and isinstance(model, SavesWeights):
+        model.restore(weights)
+        return
+    drop_torn_line(log_path)
+
+    def log(step: int, total: int, **values: float) -> None:
+        if values:
+            append_rows(log_path, [{"step": step, "total": total, **values}])
+        emit("fit", step, total, **values)
+
+    def warn(message: str) -> None:
+        append_rows(log_path, [{"warning": message}])
+        emit("warning", 0, 0, message=message)
+
+    with writing(checkpoint):
+        checkpoint.mkdir(exist_ok=True)
+    context = FitContext(spec.seed, spec.device, resolved.settings, checkpoint, log, warn)
+    model.fit(train, val, context)
+    if isinstance(model, SavesWeights):
+        partial = folder / "model.partial"
+        with writing(partial):
+            if partial.exists():
+                shutil.rmtree(partial)
+            partial.mkdir()
+            model.save(partial)
+        replace_folder(partial, weights)
+    with writing(checkpoint):
+        shutil.rmtree(checkpoint)
+
+
+def _resumable_rows(path: Path) -> list[dict[str, Any]]:
+    drop_torn_line(path)
+    return read_rows(path)
+
+
+def _predict(model: Model, test: Sequence[Item], done: set[str], path: Path, emit: Emit) -> None:
+    emit("predict", len(done), len(test))
+    finished = 0
+    for start in range(0, len(test), BLOCK):
+        block = test[start : start + BLOCK]
+        finished += len(block)
+        missing = [item for item in block if item.id not in done]
+        if missing:
+            by_id = _answer_block(model, block)
+            append_rows(path, [prediction_to_json(by_id[item.id]) for item in missing])
+        emit("predict", finished, len(test))
+
+
+def _answer_block(model: Model, block: Sequence[Item]) -> dict[str, Prediction]:
+    """Answer a block; whatever the model does, each item gets exactly one prediction."""
+    answers: dict[str, Prediction] = {}
+    try:
+        for prediction in model.predict(block):
+            answers[prediction.item] = prediction
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        for item in block:
+            answers.setdefault(item.id, Prediction(item.id, error=f"the model failed: {reason}"))
+    return {item.id: _checked(item, answers.get(item.id)) for item in block}
+
+
+def _checked(item: Item, prediction: Prediction | None) -> Prediction:
+    """Turn an answer that cannot be scored into an error that says why."""
+    if prediction is None:
+        return Prediction(item.id, error="the model returned no prediction")
+    if prediction.error is not None:
+        return prediction
+    wrong = ""
+    if item.kind == "option":
+        if prediction.option is None or not 0 <= prediction.option < len(item.options):
+            wrong = f"option {prediction.option!r} is not one of the {len(item.options)} options"
+        elif prediction.option_scores is not None and any(score != score for score in prediction.option_scores):
+            wrong = "the option scores are not numbers (NaN)"
+    elif prediction.mask is None:
+        wrong = "the model returned no mask"
+    elif item.mask is not None and (truth := _truth_size(item.mask)) not in (
+        None,
+        tuple(prediction.mask.size),
+    ):
+        wrong = f"the mask has size {prediction.mask.size}, the truth {truth}"
+    elif item.mask is not None and _truth_size(item.mask) is None:
+        wrong = "the true mask cannot be read"
+    return Prediction(item.id, raw=prediction.raw, error=wrong) if wrong else prediction
+
+
+def _truth_size(mask: MaskRef) -> tuple[int, int] | None:
+    if mask.rle is not None:
+        return mask.rle.size
+    try:
+        height, width = read_mask(mask).shape
+    except UnreadableImageError:
+        return None
+    return height, width
+
+
+def read_trial(folder: Path) -> tuple[dict[str, Any], Answers]:
+    """Read a trial's state and answers back, as far as it came.
+
+    Raises:
+        CrossmedError: If its files are damaged.
+    """
+    state = read_json(folder / "trial.json")
+    spec = state["spec"]
+    items = [item_from_json(row) for row in read_rows(folder / "items.jsonl")]
+    predictions = {row["item"]: prediction_from_json(row) for row in read_rows(folder / "predictions.jsonl")}
+    pairs = [(item, predictions[item.id]) for item in items if item.id in predictions]
+    return state, Answers(spec["model"], spec["split"], spec["target"], spec["seed"], pairs)

@@ -1,0 +1,165 @@
+"""The plan of a study: targets found, training sizes matched over conditions, problems named before anything runs."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from crossmed_core.benchmark import Benchmark
+from crossmed_core.catalog import Catalog
+from crossmed_core.errors import CrossmedError, suggest
+from crossmed_core.recipe import Study
+from crossmed_core.runlog import read_json, trial_folder
+from crossmed_core.runner import TrialSpec, make_split
+from crossmed_core.splits import SplitViolationError
+from crossmed_core.types import MAT
+from crossmed_core.vocabulary import canonical_cell
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial and what is known of it before it runs.
+
+    Attributes:
+        spec: The trial; `train_size` is already matched.
+        cells: Training cells with the items available in each.
+        available: Training items before matching.
+        test: Test items.
+        problem: Why it cannot be run, or "".
+        state: "new", "started", "finished" or "failed", as found in the run folder.
+        seconds: Rough seconds on one core, or None if unknown.
+    """
+
+    spec: TrialSpec
+    cells: Mapping[MAT, int]
+    available: int
+    test: int
+    problem: str = ""
+    state: str = "new"
+    seconds: float | None = None
+
+
+def plan(
+    study: Study, catalog: Catalog, benchmark: Benchmark, folder: Path, *, device: str, threads: int
+) -> list[PlannedTrial]:
+    """Lay out all trials, with the training size matched over the conditions of each model and target.
+
+    Args:
+        study: What is asked.
+        catalog: Where names are looked up.
+        benchmark: The study's benchmark.
+        folder: The run folder, looked at for what is already there.
+        device: "cpu" or "cuda".
+        threads: CPU threads per trial.
+
+    Raises:
+        CrossmedError: For an unknown model, split, target or option.
+    """
+    planned: list[PlannedTrial] = []
+    for block in study.blocks:
+        for model in block.models:
+            resolved = catalog.model(model, block.set)
+            for target in find_targets(block.targets, benchmark, catalog, study.dataset, resolved.record.answers):
+                for seed in block.seeds:
+                    base = TrialSpec(
+                        model, "", target, seed, study.dataset, dict(block.set), dict(study.dataset_options),
+                        study.data, device=device, threads=threads,
+                    )  # fmt: skip
+                    trials = [
+                        _plan_one(replace(base, split=split), study, catalog, benchmark) for split in block.splits
+                    ]
+                    sizes = [trial.available for trial in trials if not trial.problem]
+                    size = min(sizes, default=0)
+                    if block.train_size is not None:
+                        size = min(size, block.train_size)
+                    for trial in trials:
+                        steps = resolved.settings.steps * resolved.settings.batch_size * resolved.settings.accumulate
+                        rate = resolved.entry.ms_per_image if resolved.entry else None
+                        seconds = steps * rate / 1000 if rate and device == "cpu" else None
+                        spec = replace(trial.spec, train_size=size, val_size=max(32, size // 16))
+                        planned.append(replace(trial, spec=spec, state=_state(folder, spec), seconds=seconds))
+    ids = [trial.spec.id for trial in planned]
+    if twice := {one for one in ids if ids.count(one) > 1}:
+        raise CrossmedError(f"The study holds {sorted(twice)[0]!r} twice; blocks must not repeat a trial.")
+    return planned
+
+
+def _plan_one(spec: TrialSpec, study: Study, catalog: Catalog, benchmark: Benchmark) -> PlannedTrial:
+    resolved = catalog.model(spec.model, spec.options)
+    try:
+        split = make_split(benchmark, catalog, resolved, spec)
+    except SplitViolationError as error:
+        return PlannedTrial(spec, {}, 0, 0, problem=str(error))
+    cells = dict.fromkeys(split.cells, 0)
+    for item in split.train:
+        cells[benchmark.keys[item].mat] += 1
+    test = len(split.test) if study.limit is None else min(study.limit, len(split.test))
+    problem = ""
+    if not split.test:
+        problem = f"target {spec.target} has no test items"
+    elif not split.train and resolved.record.trains:
+        problem = f"nothing to train on: {split.note or 'its cells hold no training items'}"
+    return PlannedTrial(replace(spec, test_size=study.limit), cells, len(split.train), test, problem)
+
+
+def _state(folder: Path, spec: TrialSpec) -> str:
+    path = trial_folder(folder, spec.id) / "trial.json"
+    return str(read_json(path).get("status", "started")) if path.exists() else "new"
+
+
+def find_targets(
+    wanted: Sequence[str], benchmark: Benchmark, catalog: Catalog, dataset: str, answers: Iterable[str]
+) -> list[MAT]:
+    """Return the target cells that names and wildcards stand for.
+
+    Args:
+        wanted: Names as typed; empty = the dataset's default targets that the model can answer, else every such cell.
+        benchmark: Says which cells there are.
+        catalog: Knows the dataset's defaults.
+        dataset: Dataset name.
+        answers: What the model can answer.
+
+    Raises:
+        CrossmedError: For a name that matches no cell, or a cell that the model cannot answer.
+    """
+    able = set(answers)
+    cells = sorted(benchmark.questions)
+    answerable = [cell for cell in cells if benchmark.questions[cell].kind in able]
+    if not wanted:
+        defaults = [MAT.parse(name) for name in catalog.dataset_record(dataset).default_targets]
+        return [cell for cell in defaults if cell in answerable] or answerable
+    found: list[MAT] = []
+    for name in wanted:
+        if name == "all":
+            found += answerable
+        elif any(sign in name for sign in "*?["):
+            matching = [cell for cell in answerable if fnmatch.fnmatchcase(str(cell), name)]
+            if not matching:
+                raise CrossmedError(
+                    f"No cell that this model answers matches {name!r}.", hint="See 'crossmed show cell all'."
+                )
+            found += matching
+        else:
+            found.append(_one_target(name, cells, answerable, able))
+    return list(dict.fromkeys(found))
+
+
+def _one_target(name: str, cells: Sequence[MAT], answerable: Sequence[MAT], able: set[str]) -> MAT:
+    try:
+        cell = canonical_cell(name)
+    except ValueError as error:
+        raise CrossmedError(f"Target {error}.") from error
+    if cell not in cells:
+        hint = suggest(str(cell), [str(one) for one in cells])
+        raise CrossmedError(
+            f"Target {name!r} is not a cell of this benchmark.",
+            hint=f"{hint} See 'crossmed show cell all'.".strip(),
+        )
+    if cell not in answerable:
+        raise CrossmedError(
+            f"Target {cell} is not answered by an {' or '.join(sorted(able))}, which is all this model gives.",
+            hint="Choose a model for it; 'crossmed ls models' shows what each one answers.",
+        )
+    return cell

@@ -1,0 +1,1 @@
+"""Training of networks: the only part of the core that imports torch."""

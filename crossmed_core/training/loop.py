@@ -1,0 +1,175 @@
+"""The training loop, on one page.
+
+AdamW, one-cycle learning rate, gradient accumulation and clipping, mixed precision on CUDA, checkpoints, and early
+stopping on the validation loss if asked for. What happens in a step depends on the seed and the step's number alone,
+never on how often the run was killed before: batches are numbered, and torch's generator is seeded anew for every step.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from crossmed_core.contracts import FitContext
+from crossmed_core.errors import CrossmedError
+from crossmed_core.runlog import write_bytes
+from crossmed_core.seeding import digest
+from crossmed_core.training.data import Batch, TrainingBatches
+from crossmed_core.types import Item
+
+if TYPE_CHECKING:
+    from crossmed_core.training.model import TorchModel
+
+LOG_EVERY = 20
+CHECKPOINT = "checkpoint.pt"
+
+
+def train(model: TorchModel, train: Sequence[Item], val: Sequence[Item], context: FitContext) -> None:
+    """Train `model.module` in place.
+
+    Args:
+        model: Gives the network, the input and the loss.
+        train: Training items.
+        val: Validation items; looked at to report, and to stop early if `patience` is set.
+        context: Seed, settings, checkpoint folder, log.
+
+    Raises:
+        CrossmedError: If no training image can be read, or the loss stops being a number.
+    """
+    settings = context.settings
+    assert model.module is not None and model.spec is not None
+    accelerator = Accelerator(
+        cpu=context.device == "cpu",
+        mixed_precision="bf16" if context.device == "cuda" and torch.cuda.is_bf16_supported() else "no",
+        gradient_accumulation_steps=settings.accumulate,
+    )
+    batches = TrainingBatches(
+        train, model.spec, batch_size=settings.batch_size, count=settings.steps * settings.accumulate,
+        seed=context.seed, augment=settings.augment, max_shift=settings.max_shift,
+        rank=accelerator.process_index, world=accelerator.num_processes, warn=context.warn,
+    )  # fmt: skip
+    held_out = _held_out(val, model, settings.batch_size, context)
+    if not batches.items:
+        raise CrossmedError(f"None of the {len(train)} training images can be read.")
+    optimizer = torch.optim.AdamW(_parameter_groups(model.module, settings.weight_decay), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.steps)
+    module, optimizer = accelerator.prepare(model.module, optimizer)
+    state = _State(model.module, optimizer, schedule, context.folder / CHECKPOINT if context.folder else None)
+    state.load(accelerator.device)
+
+    # Numbered batches need no shuffling sampler: workers prefetch in order, a resumed run starts at its number.
+    numbers = range(state.step * settings.accumulate, settings.steps * settings.accumulate)
+    workers = 4 if accelerator.device.type == "cuda" else 0
+    loader = iter(DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers, pin_memory=workers > 0))
+    saved = time.monotonic()
+    while state.step < settings.steps and not state.stopped:
+        torch.manual_seed(digest(context.seed, "step", state.step))
+        module.train()
+        total = torch.zeros((), device=accelerator.device)
+        for _ in range(settings.accumulate):
+            batch = next(loader).to(accelerator.device)
+            with accelerator.accumulate(module), accelerator.autocast():
+                loss = model.loss(module, batch, smoothing=settings.label_smoothing)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(module.parameters(), settings.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            total += loss.detach() / settings.accumulate
+        schedule.step()
+        state.step += 1
+        last = state.step == settings.steps
+        values: dict[str, float] = {}
+        if last or state.step % LOG_EVERY == 0:
+            values["loss"] = round(float(total), 5)
+            if values["loss"] != values["loss"]:
+                raise CrossmedError(
+                    f"The training loss is not a number at step {state.step}.",
+                    hint="Lower it with --set learning_rate=...",
+                )
+        if held_out and (last or (settings.eval_every and state.step % settings.eval_every == 0)):
+            values["val_loss"] = round(_mean_loss(model, module, held_out, accelerator.device), 5)
+            state.judge(values["val_loss"], settings.patience)
+        context.log(state.step, settings.steps, **values)
+        if not last and time.monotonic() - saved > settings.checkpoint_seconds and accelerator.is_main_process:
+            state.save()
+            saved = time.monotonic()
+    if settings.patience and state.best_weights is not None:
+        model.module.load_state_dict(state.best_weights)
+    model.module = accelerator.unwrap_model(module)
+
+
+class _State:
+    """What a killed run needs to go on: step, weights, optimizer, schedule, the best weights so far."""
+
+    def __init__(self, module: torch.nn.Module, optimizer: Any, schedule: Any, path: Path | None) -> None:
+        self.module, self.optimizer, self.schedule, self.path = module, optimizer, schedule, path
+        self.step = 0
+        self.best = float("inf")
+        self.best_weights: dict[str, torch.Tensor] | None = None
+        self.since_best = 0
+        self.stopped = False
+
+    def judge(self, val_loss: float, patience: int) -> None:
+        """Keep the best weights and stop after `patience` looks without improvement; 0 = do neither."""
+        if not patience:
+            return
+        if val_loss < self.best:
+            self.best, self.since_best = val_loss, 0
+            self.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        else:
+            self.since_best += 1
+            self.stopped = self.since_best >= patience
+
+    def save(self) -> None:
+        if self.path is None:
+            return
+        buffer = io.BytesIO()
+        kept = {name: getattr(self, name) for name in ("step", "best", "best_weights", "since_best", "stopped")}
+        parts = {name: getattr(self, name).state_dict() for name in ("module", "optimizer", "schedule")}
+        torch.save({**kept, **parts}, buffer)
+        write_bytes(self.path, buffer.getvalue())
+
+    def load(self, device: torch.device) -> None:
+        if self.path is None or not self.path.exists():
+            return
+        content = torch.load(self.path, map_location=device, weights_only=True)
+        for name in ("module", "optimizer", "schedule"):
+            getattr(self, name).load_state_dict(content.pop(name))
+        for name, value in content.items():
+            setattr(self, name, value)
+
+
+def _parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay matrices and kernels, not biases and norms."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return [
+        {
+            "params": [parameter for parameter in parameters if parameter.ndim > 1],
+            "weight_decay": weight_decay,
+        },
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _held_out(val: Sequence[Item], model: TorchModel, batch_size: int, context: FitContext) -> list[Batch]:
+    assert model.spec is not None
+    if not val:
+        return []
+    batches = TrainingBatches(val, model.spec, batch_size=batch_size, count=0, seed=0, augment=False, warn=context.warn)
+    batches.batch_size = min(batch_size, len(batches.items))
+    return [batches[number] for number in range(len(batches.items) // max(1, batches.batch_size))]
+
+
+def _mean_loss(model: TorchModel, module: torch.nn.Module, batches: Sequence[Batch], device: torch.device) -> float:
+    module.eval()
+    with torch.inference_mode():
+        losses = [float(model.loss(module, batch.to(device), smoothing=0.0)) for batch in batches]
+    return sum(losses) / len(losses)
