@@ -1,0 +1,1 @@
+"""Accuracy and its relatives for options, Dice, cIoU and gIoU for masks."""

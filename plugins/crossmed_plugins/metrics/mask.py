@@ -1,0 +1,111 @@
+"""Metrics for items answered by a mask. Item i has truth G_i and prediction P_i, sets of pixels.
+
+An empty-mask rule belongs to every mean over images: an empty prediction on an empty truth scores 1 (as LISA does), any
+other pair with an empty side scores 0; the `-nonempty` forms leave images with an empty truth out. cIoU needs no rule:
+empty pairs add nothing to either sum, and a false alarm enlarges the union.
+
+Chance is what a constant mask scores: every pixel foreground. It looks at no image, and beats an empty mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmed_core.images import decode_mask, read_mask
+from crossmed_core.types import Item, Prediction
+
+Floats = NDArray[np.float64]
+Pairs = Sequence[tuple[Item, Prediction]]
+
+
+def _areas(item: Item, prediction: Prediction) -> tuple[float, float, float]:
+    """Return |P and G|, |P|, |G| in pixels.
+
+    Raises:
+        ValueError: If the two masks differ in size.
+    """
+    if item.mask is None or prediction.mask is None:
+        raise ValueError(f"item {item.id!r} has no mask to compare")
+    truth, guess = read_mask(item.mask), decode_mask(prediction.mask)
+    if truth.shape != guess.shape:
+        raise ValueError(f"item {item.id!r}: the predicted mask is {guess.shape}, the image {truth.shape}")
+    both = np.count_nonzero(truth & guess)
+    return float(both), float(np.count_nonzero(guess)), float(np.count_nonzero(truth))
+
+
+class _MaskMetric:
+    """Common to all: terms of shape (items, 2), value = first sum / second sum."""
+
+    def __init__(self, *, with_empty: bool = True) -> None:
+        self.with_empty = with_empty
+
+    def of_areas(self, both: Floats, predicted: Floats, true: Floats) -> Floats:
+        raise NotImplementedError("a mask metric defines of_areas")
+
+    def terms(self, pairs: Pairs) -> Floats:
+        """Return (items, 2): numerator and denominator of the ratio of sums."""
+        areas = np.array([_areas(item, prediction) for item, prediction in pairs]).reshape(-1, 3)
+        return self.of_areas(areas[:, 0], areas[:, 1], areas[:, 2])
+
+    def value(self, sums: Floats) -> Floats:
+        """Return the ratio for sums of shape (..., 2); NaN where nothing counts."""
+        above, below = sums[..., 0], sums[..., 1]
+        result: Floats = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+        return result
+
+    def chance(self, items: Sequence[Item]) -> float:
+        """Return the value of the mask that is foreground everywhere."""
+        masks = [read_mask(item.mask) for item in items if item.mask is not None]
+        true = np.array([float(np.count_nonzero(mask)) for mask in masks])
+        sizes = np.array([float(mask.size) for mask in masks])
+        return float(self.value(self.of_areas(true, sizes, true).sum(axis=0)))
+
+    def __call__(self, pairs: Pairs) -> float:
+        """Return the metric; NaN without pairs."""
+        return float(self.value(self.terms(pairs).sum(axis=0))) if pairs else float("nan")
+
+
+class CumulativeIoU(_MaskMetric):
+    """cIoU = sum_i |P_i and G_i| / sum_i |P_i or G_i| (LISA, arXiv 2308.00692). Not the Complete IoU of box losses."""
+
+    def of_areas(self, both: Floats, predicted: Floats, true: Floats) -> Floats:
+        """Return intersection and union per image."""
+        return np.stack([both, predicted + true - both], axis=-1)
+
+
+class _MeanPerImage(_MaskMetric):
+    def of_areas(self, both: Floats, predicted: Floats, true: Floats) -> Floats:
+        """Return score and weight per image, after the empty-mask rule."""
+        above, below = self.overlap(both, predicted, true)
+        scores = np.divide(above, below, out=np.ones_like(below), where=below > 0)
+        weights = np.ones_like(true) if self.with_empty else (true > 0).astype(float)
+        return np.stack([scores * weights, weights], axis=-1)
+
+    def overlap(self, both: Floats, predicted: Floats, true: Floats) -> tuple[Floats, Floats]:
+        raise NotImplementedError("a mean per image defines overlap")
+
+
+class MeanIoU(_MeanPerImage):
+    """gIoU as LISA names it = mean_i |P_i and G_i| / |P_i or G_i|. Not the Generalized IoU of box losses."""
+
+    def overlap(self, both: Floats, predicted: Floats, true: Floats) -> tuple[Floats, Floats]:
+        """Return intersection and union."""
+        return both, predicted + true - both
+
+
+class Dice(_MeanPerImage):
+    """Mean_i 2 |P_i and G_i| / (|P_i| + |G_i|)."""
+
+    def overlap(self, both: Floats, predicted: Floats, true: Floats) -> tuple[Floats, Floats]:
+        """Return twice the intersection and the sum of areas."""
+        return 2 * both, predicted + true
+
+
+ciou = CumulativeIoU()
+giou = MeanIoU()
+giou_nonempty = MeanIoU(with_empty=False)
+dice = Dice()
+dice_nonempty = Dice(with_empty=False)

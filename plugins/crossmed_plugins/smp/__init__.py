@@ -1,0 +1,1 @@
+"""Segmentation networks of segmentation-models-pytorch."""

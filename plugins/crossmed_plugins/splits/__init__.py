@@ -1,0 +1,1 @@
+"""The training conditions of CrossMed and Med-MAT as rules on sets of cells."""
