@@ -1,0 +1,1 @@
+"""A synthetic Modality-Anatomy-Task benchmark: procedural images with exact ground truth."""
