@@ -1,0 +1,260 @@
+"""`crossmed run`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crossmed_cli import tables
+from crossmed_cli.console import err, print_json
+from crossmed_cli.options import catalog_options, json_option, many, option, pairs
+from crossmed_cli.progress import RunView
+from crossmed_core import __version__
+from crossmed_core.benchmark import Benchmark
+from crossmed_core.catalog import Catalog
+from crossmed_core.devices import resolve_device
+from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.recipe import DEFAULT_SPLITS, DEFAULT_TRAIN_SIZE, Block, Study, read_recipe, recipe_path
+from crossmed_core.run import (
+    close_run,
+    header,
+    open_run,
+    read_answers,
+    score_run,
+    session_facts,
+    write_scores,
+)
+from crossmed_core.runlog import locked
+from crossmed_core.runner import TrialResult
+from crossmed_core.study import PlannedTrial, plan
+from crossmed_core.workers import run_study
+
+DEMO = "demo"
+
+
+@click.command("run")
+@option("--model", "-m", multiple=True, help="Model, alias or family:name. Repeat or separate by commas.")
+@option("--split", "-s", multiple=True, help=f"Training condition. [default: {', '.join(DEFAULT_SPLITS)}]")
+@option("--target", "-t", multiple=True, help="Cell to test, e.g. ct/chest/segmentation; wildcards; 'all'.")
+@option("--dataset", default=None, help="Dataset. [default: phantom]")
+@option("--data", type=click.Path(path_type=Path), help="Root of the dataset's download.")
+@option("--dataset-option", multiple=True, metavar="KEY=VALUE", help="Option of the dataset, e.g. size=128.")
+@option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the model or its training, e.g. steps=2000.",
+)
+@option(
+    "--train-size",
+    type=click.IntRange(min=1),
+    help=f"Training items per condition, at most. [default: {DEFAULT_TRAIN_SIZE}]",
+)
+@option("--seed", type=int, multiple=True, help="Seed of draw, weights and order. Repeatable. [default: 0]")
+@option("--seeds", type=click.IntRange(min=1), help="Use seeds 0 .. N-1.")
+@option("--limit", type=click.IntRange(min=1), help="At most this many test items per target.")
+@option("--recipe", help="A shipped recipe or a TOML file, instead of --model. [default: demo]")
+@option("--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder. [default: runs/NAME]")
+@option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where networks run.",
+)
+@option("--jobs", type=click.IntRange(min=1), help="Trials at a time. [default: CPU cores; 1 on CUDA]")
+@option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="CPU threads per trial; the bytes depend on it.",
+)
+@option("--dry-run", is_flag=True, help="Show cells, sizes, what would be reused and a rough time; run nothing.")
+@json_option
+@catalog_options
+def command(
+    catalog: Catalog,
+    recipe: str | None,
+    out: Path | None,
+    device: str,
+    jobs: int | None,
+    threads: int,
+    dry_run: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    r"""Train models on MAT splits, score them on the target cell, and say how large the gap is.
+
+    Without arguments the demo recipe runs on the synthetic phantom: size-matched in-domain, related, unrelated and
+    zero-overlap training for one classification and one segmentation target, in minutes on a laptop. The same command
+    again goes on with a run that was stopped.
+
+    \b
+    crossmed run
+    crossmed run --model resnet18 --split zero-overlap
+    crossmed run --model unet --split related --target ct/chest/segmentation --seeds 3
+    """
+    study = _study(recipe, flags)
+    needs_torch = any(
+        "torch" in catalog.model(model, block.set).record.packages for block in study.blocks for model in block.models
+    )
+    for block in study.blocks:
+        for split in block.splits:
+            catalog.plugins.get("split", split)
+        for model in block.models:
+            _require_packages(catalog, model, block.set)
+    chosen, reason = resolve_device(device, needs_torch=needs_torch)
+    folder = out if out is not None else Path("runs") / _folder_name(study, chosen, threads, recipe)
+    if not as_json:
+        _print_header(catalog, chosen, reason)
+    with err.status("Reading the dataset ..."):
+        benchmark = catalog.benchmark(study.dataset, study.dataset_options, study.data)
+        trials = plan(study, catalog, benchmark, folder, device=chosen, threads=threads)
+    if not trials:
+        raise CrossmedError("There is nothing to run: no target is left for these models.")
+    at_a_time = jobs or (1 if chosen == "cuda" else min(os.cpu_count() or 1, len(trials)))
+    if dry_run:
+        return _dry_run(trials, folder, at_a_time, as_json=as_json)
+    return _run(study, trials, folder, catalog, benchmark, chosen, reason, threads, at_a_time, as_json=as_json)
+
+
+def _study(recipe: str | None, flags: Mapping[str, Any]) -> Study:
+    """Turn flags, or a recipe and the flags over it, into a study."""
+    models = many(flags["model"])
+    if recipe is not None and models:
+        raise CrossmedError(
+            "--recipe already names its models.", hint="Leave --model out, or write a recipe of your own."
+        )
+    seeds = tuple(range(flags["seeds"])) if flags["seeds"] else flags["seed"]
+    over: dict[str, Any] = {"splits": many(flags["split"]), "targets": many(flags["target"]), "seeds": seeds}
+    over = {name: value for name, value in over.items() if value}
+    if flags["train_size"]:
+        over["train_size"] = flags["train_size"]
+    settings = pairs("--set", flags["settings"])
+    if models:
+        study = Study("", (Block(models, **over, set=settings),))
+    else:
+        study = read_recipe(recipe_path(recipe or DEMO))
+        blocks = tuple(replace(block, **over, set={**block.set, **settings}) for block in study.blocks)
+        study = replace(study, blocks=blocks)
+    options = pairs("--dataset-option", flags["dataset_option"])
+    if flags["dataset"] and flags["dataset"] != study.dataset:
+        study = replace(study, dataset=flags["dataset"], dataset_options={})
+    study = replace(study, dataset_options={**study.dataset_options, **options})
+    return replace(study, data=flags["data"] or study.data, limit=flags["limit"] or study.limit)
+
+
+def _require_packages(catalog: Catalog, model: str, options: Mapping[str, Any]) -> None:
+    record = catalog.model(model, options).record
+    if missing := record.missing():
+        raise CrossmedError(
+            f"Model {model!r} needs {', '.join(missing)}, which this environment lacks.",
+            hint=f"Install it with: {record.install_hint()}",
+            exit_code=ExitCode.ENVIRONMENT,
+        )
+
+
+def _folder_name(study: Study, device: str, threads: int, recipe: str | None) -> str:
+    """Name the run after what is asked, so that the same command finds its folder again and another one does not."""
+    facts = json.dumps([asdict(study), device, threads], default=str, sort_keys=True)
+    digest = hashlib.sha256(facts.encode()).hexdigest()[:8]
+    if study.name:
+        pure = read_recipe(recipe_path(recipe or DEMO))
+        return study.name if study == pure and device == "cpu" and threads == 1 else f"{study.name}-{digest}"
+    block = study.blocks[0]
+    words = [*block.models[:2], *block.splits[:2]]
+    return "-".join("".join(c if c.isalnum() or c in "._-" else "-" for c in word) for word in words) + f"-{digest}"
+
+
+def _print_header(catalog: Catalog, device: str, reason: str) -> None:
+    catalog.plugins.load()
+    active = [info for info in catalog.plugins.plugins if info.status in ("ok", "missing-extra")]
+    ours = [info.name for info in active if info.builtin]
+    theirs = [f"{info.name} ({info.distribution} {info.version})" for info in active if not info.builtin]
+    err.print(f"crossmed {__version__} · device {device} ({reason})")
+    err.print(f"plugins: {', '.join(ours + theirs)}", soft_wrap=True)
+    for info in catalog.plugins.plugins:
+        if info.status in ("broken", "incompatible") or (info.status == "ok" and info.reason):
+            err.print(
+                f"warning: plugin {info.name} ({info.distribution}) {info.status}: {info.reason}",
+                style="yellow",
+                soft_wrap=True,
+            )
+
+
+def _dry_run(trials: Sequence[PlannedTrial], folder: Path, jobs: int, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"run": str(folder), "jobs": jobs, "trials": [tables.planned_json(trial) for trial in trials]})
+    else:
+        tables.print_plan(trials, folder, jobs)
+    return ExitCode.TRIALS_FAILED if any(trial.problem for trial in trials) else ExitCode.OK
+
+
+def _run(
+    study: Study,
+    trials: Sequence[PlannedTrial],
+    folder: Path,
+    catalog: Catalog,
+    benchmark: Benchmark,
+    device: str,
+    reason: str,
+    threads: int,
+    jobs: int,
+    *,
+    as_json: bool,
+) -> int:
+    with locked(folder):
+        wanted = header(study, trials, catalog, benchmark, device=device, threads=threads)
+        run, warnings = open_run(folder, wanted, session_facts(["crossmed", *sys.argv[1:]], reason, catalog))
+        for warning in warnings:
+            err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+        finished = sum(trial.state == "finished" for trial in trials)
+        say = "going on" if len(run["sessions"]) > 1 else "new"
+        err.print(
+            f"run folder {folder} ({say}): {len(trials)} trials, {finished} finished before, "
+            f"{jobs} at a time, {threads} thread{'s' * (threads > 1)} each",
+            soft_wrap=True,
+        )
+        if run["about"]:
+            err.print(run["about"], soft_wrap=True)
+        catalog.plugins.observe("crossmed_run_started", err.print, run=run)
+        status = "interrupted"
+        try:
+            with RunView(err, trials, catalog, folder) as view:
+                results = run_study(trials, folder, catalog, benchmark, view, jobs=jobs)
+            status = "finished" if all(one.status == "finished" for one in results) else "failed"
+        finally:
+            close_run(folder, run, status)
+        answers, _ = read_answers(folder)
+        scores, gaps = score_run(answers, catalog, study.compare)
+        write_scores(folder, scores, gaps)
+        catalog.plugins.observe("crossmed_run_finished", err.print, run=run, scores=scores)
+    if as_json:
+        print_json(
+            {
+                "run": str(folder),
+                "status": status,
+                "synthetic": run["benchmark"]["synthetic"],
+                "scores": [asdict(one) for one in scores],
+                "gaps": [asdict(one) for one in gaps],
+                "trials": [_result_json(one) for one in results],
+            }
+        )
+    else:
+        tables.print_scores(run, scores, gaps, catalog, results)
+    return ExitCode.OK if status == "finished" else ExitCode.TRIALS_FAILED
+
+
+def _result_json(result: TrialResult) -> dict[str, Any]:
+    facts = {"id": result.spec.id, "status": result.status, "reused": result.reused}
+    return {**facts, "message": result.message, "seconds": round(result.seconds, 2)}

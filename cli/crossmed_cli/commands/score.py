@@ -1,0 +1,78 @@
+"""`crossmed score`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from crossmed_cli import tables
+from crossmed_cli.console import err, print_json
+from crossmed_cli.options import catalog_options, json_option, many, option
+from crossmed_core.catalog import Catalog
+from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.run import read_answers, score_run, write_scores
+from crossmed_core.runlog import locked, read_json
+
+
+@click.command("score")
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@option(
+    "--metric",
+    multiple=True,
+    help="Metric to show. Repeat or separate by commas. [default: the primary ones]",
+)
+@option(
+    "--compare",
+    multiple=True,
+    metavar="A:B",
+    help="Gap between two splits to report. [default: the run's own]",
+)
+@option("--save/--no-save", default=True, show_default=True, help="Write scores.jsonl of the run anew.")
+@json_option
+@catalog_options
+def command(
+    folder: Path,
+    catalog: Catalog,
+    metric: tuple[str, ...],
+    compare: tuple[str, ...],
+    save: bool,
+    as_json: bool,
+) -> int:
+    r"""Score RUN again from its items and predictions, without models, images or torch.
+
+    \b
+    crossmed score runs/demo
+    crossmed score runs/demo --metric macro-f1,dice --compare related:unrelated
+    """
+    if not (folder / "run.json").is_file():
+        raise CrossmedError(f"{folder} holds no run (no run.json).", exit_code=ExitCode.RUN_FOLDER)
+    run = read_json(folder / "run.json")
+    pairs = [part.split(":") for part in many(compare)] or run["compare"]
+    for pair in pairs:
+        if len(pair) != 2:
+            raise CrossmedError(f"--compare {':'.join(pair)!r}: write FIRST:SECOND, e.g. related:zero-overlap.")
+    names = many(metric)
+    answers, states = read_answers(folder)
+    scores, gaps = score_run(answers, catalog, pairs, names)
+    for state in states:
+        if state["status"] != "finished":
+            seen = f"{state['answered']} items answered so far" if state.get("answered") else "nothing answered"
+            err.print(f"warning: trial {state['id']} is {state['status']}: {seen}", style="yellow", soft_wrap=True)
+    if save and not names and not compare:
+        with locked(folder):
+            write_scores(folder, scores, gaps)
+    if as_json:
+        scored = {"scores": [asdict(one) for one in scores], "gaps": [asdict(one) for one in gaps]}
+        print_json(
+            {
+                "run": str(folder),
+                "status": run["status"],
+                "synthetic": run["benchmark"]["synthetic"],
+                **scored,
+            }
+        )
+    else:
+        tables.print_scores(run, scores, gaps, catalog, metrics=names)
+    return ExitCode.OK if all(state["status"] == "finished" for state in states) else ExitCode.TRIALS_FAILED

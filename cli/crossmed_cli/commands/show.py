@@ -1,0 +1,319 @@
+"""`crossmed show`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crossmed_cli.console import out, print_json, print_table
+from crossmed_cli.options import catalog_options, json_option, option, pairs
+from crossmed_core.benchmark import Benchmark
+from crossmed_core.catalog import Catalog
+from crossmed_core.errors import CrossmedError
+from crossmed_core.runlog import item_to_json
+from crossmed_core.runner import TrialSpec, make_split
+from crossmed_core.splits import split_digest
+from crossmed_core.study import find_targets
+from crossmed_core.types import LETTERS, PARTS
+from crossmed_core.vocabulary import shared_factors
+
+
+@click.group("show")
+def command() -> None:
+    """Show one item, cell, model, dataset or split."""
+
+
+def _dataset_options(function: Any) -> Any:
+    function = option("--dataset-option", multiple=True, metavar="KEY=VALUE", help="Option of the dataset.")(function)
+    function = option("--data", type=click.Path(path_type=Path), help="Root of the dataset's download.")(function)
+    return option("--dataset", default="phantom", show_default=True, help="Dataset.")(function)
+
+
+def _benchmark(catalog: Catalog, dataset: str, data: Path | None, dataset_option: tuple[str, ...]) -> Benchmark:
+    return catalog.benchmark(dataset, pairs("--dataset-option", dataset_option), data)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    print_table(["", ""], [[key, _text(value)] for key, value in facts.items()])
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return "\n".join(f"{key} = {inner}" for key, inner in value.items())
+    return "\n".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+@command.command("item")
+@click.argument("item_id", metavar="ITEM")
+@option(
+    "--save",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the image, with the true region outlined, to this PNG.",
+)
+@_dataset_options
+@json_option
+@catalog_options
+def show_item(
+    item_id: str,
+    catalog: Catalog,
+    dataset: str,
+    data: Path | None,
+    dataset_option: tuple[str, ...],
+    save: Path | None,
+    as_json: bool,
+) -> int:
+    """Show the question, options, answer and image of one item, e.g. phantom0-t2-brain-finding-test-00000."""
+    benchmark = _benchmark(catalog, dataset, data, dataset_option)
+    item = benchmark.items([item_id])[0]
+    benchmark.materialise([item_id])
+    if save is not None:
+        from crossmed_cli.pictures import save_item
+
+        save_item(item, save)
+    if as_json:
+        print_json(item_to_json(item))
+        return 0
+    _print_facts(
+        {
+            "item": item.id,
+            "cell": str(item.mat),
+            "part": item.part,
+            "patient": item.patient,
+            "image": item.image.path,
+        }
+    )
+    out.print()
+    out.print(item.question, style="bold", markup=False)
+    for index, text in enumerate(item.options):
+        out.print(f"{LETTERS[index]}. {text}" + ("   ← answer" if index == item.answer else ""), markup=False)
+    if item.mask is not None:
+        out.print(f"Answer: the region in {item.mask.path or 'the item itself'}", markup=False, soft_wrap=True)
+    if save is not None:
+        out.print(f"Written: {save}")
+    return 0
+
+
+@command.command("cell")
+@click.argument("cell", default="all")
+@_dataset_options
+@json_option
+@catalog_options
+def show_cell(
+    cell: str,
+    catalog: Catalog,
+    dataset: str,
+    data: Path | None,
+    dataset_option: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Show what CELL asks and how many items it holds; 'all' (default) or a wildcard lists cells."""
+    benchmark = _benchmark(catalog, dataset, data, dataset_option)
+    cells = find_targets([cell], benchmark, catalog, dataset, ("option", "mask"))
+    card = benchmark.card()["cells"] if len(cells) == 1 or as_json else {}
+    counts = dict.fromkeys(((str(c), part) for c in cells for part in PARTS), 0)
+    for key in benchmark.keys.values():
+        if (str(key.mat), key.part) in counts:
+            counts[str(key.mat), key.part] += 1
+    rows = [
+        {
+            "cell": str(one),
+            "answers": benchmark.questions[one].kind,
+            **{part: counts[str(one), part] for part in PARTS},
+            "labels": list(benchmark.questions[one].labels),
+        }
+        for one in cells
+    ]
+    if as_json:
+        detail = [
+            {**row, "templates": list(benchmark.questions[one].templates), **card[str(one)]}
+            for row, one in zip(rows, cells, strict=True)
+        ]
+        print_json(detail)
+        return 0
+    print_table(
+        list(rows[0]),
+        [[", ".join(v) if isinstance(v, list) else v for v in row.values()] for row in rows],
+        right=PARTS,
+    )
+    if len(cells) == 1:
+        out.print()
+        out.print("Questions (one is drawn per item):", style="bold")
+        for template in benchmark.questions[cells[0]].templates:
+            out.print(f"  {template}", markup=False)
+        letters = card[str(cells[0])].get("test_answer_letters")
+        if letters:
+            out.print(f"Answer letters of the test part: {', '.join(f'{k} {v}' for k, v in letters.items())}")
+    return 0
+
+
+@command.command("model")
+@click.argument("name")
+@json_option
+@catalog_options
+def show_model(name: str, catalog: Catalog, as_json: bool) -> int:
+    """Show what a model name stands for: family, weights, licence, options and training settings."""
+    resolved = catalog.model(name)
+    missing = resolved.record.missing()
+    facts: dict[str, Any] = {
+        "name": name,
+        "summary": (resolved.entry and resolved.entry.summary) or resolved.record.summary,
+        "family": resolved.spec.family,
+        "plugin": resolved.claim.plugin.key,
+        "answers": sorted(resolved.record.answers),
+        "trains": resolved.record.trains,
+        "hub": resolved.spec.hub or None,
+        "revision": resolved.spec.revision or None,
+        "licence": resolved.spec.licence or None,
+        "status": f"needs {', '.join(missing)}: {resolved.record.install_hint()}" if missing else "ready",
+        "options": dict(resolved.spec.options),
+        "options it knows (--set)": dict(resolved.record.options),
+        "training (--set)": asdict(resolved.settings) if resolved.record.trains else {},
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        _print_facts(facts)
+    return 0
+
+
+@command.command("dataset")
+@click.argument("name", default="phantom")
+@option("--data", type=click.Path(path_type=Path), help="Root of the dataset's download.")
+@option("--dataset-option", multiple=True, metavar="KEY=VALUE", help="Option of the dataset.")
+@option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a contact sheet, one row per anatomy and task, to this PNG.",
+)
+@json_option
+@catalog_options
+def show_dataset(
+    name: str,
+    catalog: Catalog,
+    data: Path | None,
+    dataset_option: tuple[str, ...],
+    sheet: Path | None,
+    as_json: bool,
+) -> int:
+    """Show a dataset: licence, access, options, cells; --sheet FILE.png draws a contact sheet of it."""
+    record = catalog.dataset_record(name)
+    entry = catalog.registry.datasets.get(name)
+    facts: dict[str, Any] = {
+        "name": name,
+        "summary": record.summary,
+        "licence": (entry and entry.licence) or record.licence,
+        "access": (entry and entry.access) or record.access,
+        "url": (entry and entry.url) or None,
+        "synthetic": record.synthetic,
+        "default targets": list(record.default_targets),
+    }
+    if record.generated or data is not None:
+        benchmark = _benchmark(catalog, name, data, dataset_option)
+        facts["options (--dataset-option)"] = benchmark.options
+        facts["cells"] = len(benchmark.questions)
+        facts["items"] = {part: sum(key.part == part for key in benchmark.keys.values()) for part in PARTS}
+        facts["digest"] = benchmark.digest
+        if sheet is not None:
+            from crossmed_cli.pictures import save_sheet
+
+            save_sheet(benchmark, sheet)
+            facts["sheet"] = str(sheet)
+    elif sheet is not None:
+        raise CrossmedError(
+            f"A contact sheet of {name!r} needs its images.", hint="Say where they lie with --data DIR."
+        )
+    if as_json:
+        print_json(facts)
+    else:
+        _print_facts(facts)
+    return 0
+
+
+@command.command("split")
+@click.argument("name")
+@option("--target", "-t", required=True, help="Target cell.")
+@option("--seed", type=int, default=0, show_default=True, help="Seed of the draw.")
+@_dataset_options
+@json_option
+@catalog_options
+def show_split(
+    name: str,
+    catalog: Catalog,
+    target: str,
+    seed: int,
+    dataset: str,
+    data: Path | None,
+    dataset_option: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Show which cells a split trains on for a target, with the factors that each shares with it."""
+    benchmark = _benchmark(catalog, dataset, data, dataset_option)
+    cells = find_targets([target], benchmark, catalog, dataset, ("option", "mask"))
+    if len(cells) != 1:
+        raise CrossmedError(f"--target {target!r} stands for {len(cells)} cells; name one.")
+    # The chance baseline answers everything, so no cell is left out here for the sake of a model.
+    spec = TrialSpec("chance", name, cells[0], seed, dataset)
+    claim = catalog.plugins.get("split", name)
+    split = make_split(benchmark, catalog, catalog.model("chance"), spec)
+    counts = dict.fromkeys(split.cells, 0)
+    for item in split.train:
+        counts[benchmark.keys[item].mat] += 1
+    if as_json:
+        print_json(
+            {
+                "split": name,
+                "target": str(split.target),
+                "seed": seed,
+                "cells": [
+                    {"cell": str(cell), "train": n, "shares": sorted(shared_factors(split.target, cell))}
+                    for cell, n in counts.items()
+                ],
+                "n": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+                "note": split.note,
+                "sha256": split_digest(split),
+            }
+        )
+        return 0
+    out.print(f"{name}: {claim.record.summary}", style="bold", markup=False, soft_wrap=True)
+    if claim.record.source:
+        out.print(f"Source: {claim.record.source}", markup=False, soft_wrap=True)
+    out.print()
+    _print_grid(benchmark, split.target, set(split.cells))
+    out.print()
+    if split.note:
+        out.print(f"Empty: {split.note}.", style="yellow", markup=False)
+    out.print(
+        f"{len(split.cells)} training cells; items: {len(split.train)} training, {len(split.val)} validation, "
+        f"{len(split.test)} test."
+    )
+    return 0
+
+
+def _print_grid(benchmark: Benchmark, target: Any, chosen: set[Any]) -> None:
+    """Print modality x anatomy with a mark per task: upper case = trained on, lower case = left out."""
+    cells = set(benchmark.questions)
+    modalities, anatomies, tasks = (sorted({cell[axis] for cell in cells}) for axis in range(3))
+    rows = []
+    for modality in modalities:
+        row = [modality]
+        for anatomy in anatomies:
+            marks = []
+            for task in tasks:
+                cell = type(target)(modality, anatomy, task)
+                if cell not in cells:
+                    continue
+                word = task.upper() if cell in chosen else task[:1] + "·"
+                marks.append(f"[{word}]" if cell == target else word)
+            row.append(" ".join(marks))
+        rows.append(row)
+    print_table(["", *anatomies], rows)
+    out.print(
+        "UPPER CASE: trained on · lower case: left out · [brackets]: the target, which is tested",
+        style="dim",
+        markup=False,
+    )
+    sys.stdout.flush()

@@ -1,0 +1,75 @@
+"""Options shared by commands, and how they are read. Every flag is also an environment variable CROSSMED_*."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from crossmed_core.catalog import Catalog, CatalogConfig
+from crossmed_core.errors import CrossmedError
+from crossmed_core.plugins import PluginConfig
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# The registry loader reads this variable itself, so that it also works where there is no flag.
+_READ_ELSEWHERE = {"--registry"}
+
+
+def option(flag: str, *names: str, **settings: Any) -> Callable[[Function], Function]:
+    """Make a click option that CROSSMED_FLAG_NAME sets too."""
+    if flag not in _READ_ELSEWHERE:
+        settings.setdefault("envvar", "CROSSMED_" + flag.lstrip("-").partition("/")[0].replace("-", "_").upper())
+    return click.option(flag, *names, **settings)
+
+
+def catalog_options(function: Function) -> Function:
+    """Add --registry, --plugin and --no-plugin, and hand the command a `catalog`."""
+
+    @option(
+        "--registry",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="A registry over the shipped one. [env var: CROSSMED_REGISTRY]",
+    )
+    @option("--plugin", multiple=True, type=click.Path(path_type=Path), help="Load a plugin from a Python file.")
+    @option("--no-plugin", multiple=True, metavar="NAME", help="Do not import this plugin.")
+    @functools.wraps(function)
+    def wrapped(registry: Sequence[Path], plugin: Sequence[Path], no_plugin: Sequence[str], **arguments: Any) -> Any:
+        config = PluginConfig.from_environment(files=plugin, disabled=no_plugin)
+        return function(catalog=Catalog(CatalogConfig(config, tuple(registry))), **arguments)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def json_option(function: Function) -> Function:
+    """Add --json."""
+    return option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else there.")(function)
+
+
+def many(values: Sequence[str]) -> tuple[str, ...]:
+    """Split comma-separated values of a repeatable option, keeping the order, dropping repeats."""
+    parts = [part.strip() for value in values for part in value.split(",")]
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def pairs(flag: str, values: Sequence[str]) -> dict[str, Any]:
+    """Read KEY=VALUE options; values are TOML (true, 3, 1e-3, [1, 2], {a = 1}), anything else is text.
+
+    Raises:
+        CrossmedError: For a value without "=".
+    """
+    found: dict[str, Any] = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise CrossmedError(f"{flag} {text!r}: write KEY=VALUE.")
+        try:
+            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key.strip()] = value
+    return found

@@ -1,0 +1,96 @@
+"""Pictures of items: one with its region outlined, and contact sheets."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_erosion
+
+from crossmed_core.benchmark import Benchmark
+from crossmed_core.images import UnreadableImageError, read_image, read_mask
+from crossmed_core.runlog import write_bytes
+from crossmed_core.types import MAT, Item
+from crossmed_core.vocabulary import words
+
+TILE = 128
+LABEL = 18
+OUTLINE = (255, 96, 64)
+
+
+def outlined(item: Item, side: int) -> Image.Image:
+    """Return an item's image in RGB, its longer side `side` pixels, with the true region outlined.
+
+    Raises:
+        UnreadableImageError: If image or mask cannot be read.
+    """
+    pixels = read_image(item.image)
+    image = Image.fromarray(pixels).convert("RGB")
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    # Nearest when enlarging: the pixels are shown as they are.
+    image = image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BILINEAR)
+    if item.mask is not None:
+        mask = Image.fromarray(read_mask(item.mask)).resize(size, Image.Resampling.NEAREST)
+        region = np.asarray(mask, dtype=bool)
+        edge: NDArray[np.bool_] = region & ~binary_erosion(region)
+        canvas = np.asarray(image).copy()
+        canvas[edge] = OUTLINE
+        image = Image.fromarray(canvas)
+    return image
+
+
+def save_item(item: Item, path: Path) -> None:
+    """Write one item's picture, 512 pixels wide, as PNG."""
+    _save(outlined(item, 512), path)
+
+
+def save_sheet(benchmark: Benchmark, path: Path) -> None:
+    """Write a contact sheet: a column per modality, a row per anatomy and task, the first test items, labels below.
+
+    Args:
+        benchmark: What to show; generated images are drawn if missing.
+        path: PNG to write.
+    """
+    cells = sorted(benchmark.questions)
+    modalities = list(dict.fromkeys(cell.modality for cell in cells))
+    rows = list(dict.fromkeys((cell.anatomy, cell.task) for cell in sorted(cells, key=lambda c: (c.anatomy, c.task))))
+    # Another item in every row, so that a sheet shows many findings, grades and places.
+    firsts: dict[MAT, list[str]] = {}
+    for key in benchmark.keys.values():
+        if key.part == "test":
+            firsts.setdefault(key.mat, []).append(key.id)
+    margin = 150
+    height = TILE + LABEL
+    sheet = Image.new("RGB", (margin + len(modalities) * TILE, 24 + len(rows) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(12)
+    for column, modality in enumerate(modalities):
+        draw.text((margin + column * TILE + 4, 5), words(modality), fill="black", font=font)
+    for row, (anatomy, task) in enumerate(rows):
+        top = 24 + row * height
+        draw.text((6, top + TILE // 2 - 14), f"{words(anatomy)}\n{task}", fill="black", font=font)
+        for column, modality in enumerate(modalities):
+            ids = firsts.get(MAT(modality, anatomy, task), [])
+            if not ids:
+                continue
+            item_id = ids[(row * len(modalities) + column) % len(ids)]
+            benchmark.materialise([item_id])
+            item = benchmark.items([item_id])[0]
+            left = margin + column * TILE
+            try:
+                sheet.paste(outlined(item, TILE - 2), (left, top))
+                caption = item.label or "true region"
+            except UnreadableImageError:
+                caption = "unreadable"
+            draw.text((left + 2, top + TILE), caption, fill="black", font=font)
+    _save(sheet, path)
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,169 @@
+"""The tables that `run` and `score` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from crossmed_cli.console import out, print_table
+from crossmed_core.catalog import Catalog
+from crossmed_core.runner import TrialResult
+from crossmed_core.scoring import Gap
+from crossmed_core.study import PlannedTrial
+from crossmed_core.types import Score
+
+SCORE_COLUMNS = (
+    "target", "model", "trained on", "metric", "value", "95 % interval", "n", "chance", "unscored", "guessed", "seeds",
+)  # fmt: skip
+PLAN_COLUMNS = (
+    "target", "model", "trained on", "seed", "cells", "train", "of", "per cell", "val", "test", "state", "rough time",
+)  # fmt: skip
+
+
+def number(value: float | None, *, sign: bool = False) -> str:
+    """Format a score, or a dash."""
+    return "–" if value is None else f"{value:+.3f}" if sign else f"{value:.3f}"
+
+
+def interval(low: float | None, high: float | None, *, sign: bool = False) -> str:
+    """Format an interval, or a dash."""
+    return "–" if low is None or high is None else f"{number(low, sign=sign)} to {number(high, sign=sign)}"
+
+
+def print_scores(
+    run: Mapping[str, Any],
+    scores: Sequence[Score],
+    gaps: Sequence[Gap],
+    catalog: Catalog,
+    results: Sequence[TrialResult] = (),
+    metrics: Sequence[str] = (),
+) -> None:
+    """Print the end table, the gaps, and what a reader must know of them.
+
+    Args:
+        run: Content of run.json.
+        scores: All scores; the primary metric of each kind is shown unless `metrics` are named.
+        gaps: All gaps.
+        catalog: Knows which metrics are primary.
+        results: How trials ended, to name those that failed.
+        metrics: Names to show instead.
+    """
+    records = catalog.plugins.records("metric")
+    shown = set(metrics) or {name for name, claim in records.items() if claim.record.primary}
+    rows = [one for one in scores if one.metric in shown]
+    if rows:
+        out.print()
+        print_table(
+            SCORE_COLUMNS,
+            [
+                [
+                    one.target, one.model, one.split, one.metric, number(one.value), interval(one.low, one.high), one.n,
+                    number(one.chance), one.unscored, one.guessed, len(one.seeds),
+                ]
+                for one in rows
+            ],
+            right=["value", "n", "chance", "unscored", "guessed", "seeds"],
+        )  # fmt: skip
+    found = [one for one in gaps if one.metric in shown]
+    if found:
+        out.print()
+        print_table(
+            ["target", "model", "gap", "metric", "difference", "95 % interval", "n", ""],
+            [
+                [
+                    one.target, one.model, f"{one.first} − {one.second}", one.metric, number(one.value, sign=True),
+                    interval(one.low, one.high, sign=True), one.n,
+                    _verdict(one),
+                ]
+                for one in found
+            ],
+            right=["difference", "n"],
+        )  # fmt: skip
+    _print_notes(run, rows, results)
+
+
+def _verdict(gap: Gap) -> Text:
+    away = gap.low > 0 or gap.high < 0
+    return Text("away from 0", style="green") if away else Text("not away from 0", style="yellow")
+
+
+def _print_notes(run: Mapping[str, Any], rows: Sequence[Score], results: Sequence[TrialResult]) -> None:
+    notes = []
+    if run["benchmark"]["synthetic"]:
+        notes.append("Synthetic phantom: this shows the pipeline at work and says nothing about hospital images.")
+    if rows and all(len(one.seeds) == 1 for one in rows):
+        notes.append(
+            "One training seed: intervals cover the choice of test items, not of training runs; try --seeds 5."
+        )
+    if any(one.guessed for one in rows):
+        notes.append(
+            "Guessed: answers in labels or masks that training never showed; for options a seeded coin, so chance."
+        )
+    if any(one.unscored for one in rows):
+        notes.append("Unscored: items without an answer (see 'error' in predictions.jsonl); left out of value and n.")
+    if any(one.metric == "ciou" for one in rows):
+        notes.append("Chance for masks is the score of marking every pixel.")
+    failed = [one for one in results if one.status != "finished"]
+    notes += [f"Failed: {one.spec.id}: {one.message}" for one in failed]
+    if notes:
+        out.print()
+    for note in notes:
+        out.print(note, style="dim" if not note.startswith("Failed") else "red", soft_wrap=True, markup=False)
+
+
+def planned_json(trial: PlannedTrial) -> dict[str, Any]:
+    """Describe a planned trial."""
+    spec = trial.spec
+    return {
+        "id": spec.id,
+        "model": spec.model,
+        "split": spec.split,
+        "target": str(spec.target),
+        "seed": spec.seed,
+        "train": spec.train_size,
+        "available": trial.available,
+        "val": spec.val_size,
+        "test": trial.test,
+        "cells": {str(cell): n for cell, n in trial.cells.items()},
+        "state": trial.state,
+        "problem": trial.problem,
+        "rough_seconds": None if trial.seconds is None else round(trial.seconds),
+    }
+
+
+def print_plan(trials: Sequence[PlannedTrial], folder: Path, jobs: int) -> None:
+    """Print what would be run."""
+    print_table(
+        PLAN_COLUMNS,
+        [
+            [
+                trial.spec.target, trial.spec.model, trial.spec.split, trial.spec.seed, len(trial.cells),
+                trial.spec.train_size, trial.available, _per_cell(trial), trial.spec.val_size, trial.test,
+                trial.problem or ("reused" if trial.state == "finished" else trial.state),
+                "–" if trial.seconds is None else f"{trial.seconds:.0f} s",
+            ]
+            for trial in trials
+        ],
+        right=["seed", "cells", "train", "of", "per cell", "val", "test", "rough time"],
+    )  # fmt: skip
+    left = [trial for trial in trials if trial.state != "finished" and not trial.problem]
+    known = [trial.seconds for trial in left if trial.seconds is not None]
+    out.print()
+    out.print(f"Run folder {folder}: {len(left)} trials to do, {len(trials) - len(left)} reused or impossible.")
+    if left and len(known) == len(left):
+        minutes = sum(known) / min(jobs, len(left)) / 60
+        out.print(f"Rough time: {minutes:.1f} min with {jobs} at a time, by a figure measured on one CPU core.")
+    elif left:
+        out.print("Rough time: unknown for models without a measured figure.")
+
+
+def _per_cell(trial: PlannedTrial) -> str:
+    size = trial.spec.train_size or 0
+    count = len(trial.cells)
+    if not count or not size:
+        return "–"
+    low, rest = divmod(size, count)
+    return f"{low}" if not rest else f"{low}–{low + 1}"
