@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -37,25 +37,21 @@ class ResolvedModel:
     entry: ModelEntry | None
 
 
-@dataclass(frozen=True)
-class CatalogConfig:
-    """Everything a worker process needs to see the same names. Picklable."""
-
-    plugins: PluginConfig = field(default_factory=PluginConfig)
-    registries: tuple[Path, ...] = ()
-
-
 class Catalog:
     """Looks names up.
 
     Args:
-        config: Which plugins and registries to read.
+        plugins: What is installed; None = as the environment says.
     """
 
-    def __init__(self, config: CatalogConfig | None = None) -> None:
-        self.config = config or CatalogConfig(PluginConfig.from_environment())
-        self.registry: Registry = load_registry(self.config.registries)
-        self.plugins = PluginManager(self.config.plugins, self.registry)
+    def __init__(self, plugins: PluginManager | None = None) -> None:
+        self.plugins = plugins or PluginManager(PluginConfig.from_environment(), load_registry())
+        self.registry: Registry = self.plugins.registry
+
+    @classmethod
+    def with_files(cls, config: PluginConfig, registries: Sequence[Path] = ()) -> Catalog:
+        """Build a catalog from plugin settings and registry files."""
+        return cls(PluginManager(config, load_registry(registries)))
 
     # -- models ------------------------------------------------------------------------------------
 

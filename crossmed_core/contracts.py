@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from crossmed_core.types import MAT, Item, ItemKey, ModelSpec, Prediction, Question, Sample, Split
+
+if TYPE_CHECKING:
+    import numpy as np  # only named here: lists and --help must not wait for it
 
 
 @runtime_checkable

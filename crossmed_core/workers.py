@@ -16,8 +16,10 @@ from queue import Empty
 from typing import Any, Protocol
 
 from crossmed_core.benchmark import Benchmark
-from crossmed_core.catalog import Catalog, CatalogConfig
+from crossmed_core.catalog import Catalog
 from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.plugins import PluginConfig, PluginManager
+from crossmed_core.registry import Registry
 from crossmed_core.runlog import trial_folder
 from crossmed_core.runner import TrialResult, TrialSpec, run_trial
 from crossmed_core.study import PlannedTrial
@@ -101,7 +103,9 @@ def _run_in_processes(
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(specs[0].threads)))  # read when a child imports its libraries
     try:
-        with ProcessPoolExecutor(jobs, context, _start_worker, (catalog.config, events)) as pool:
+        with ProcessPoolExecutor(
+            jobs, context, _start_worker, (catalog.plugins.config, catalog.registry, events)
+        ) as pool:
             waiting: set[Future[TrialResult]] = {pool.submit(_work, spec, folder) for spec in specs}
             try:
                 while waiting:
@@ -139,7 +143,7 @@ def _drain(events: Queue[Any], by_id: Mapping[str, TrialSpec], watch: Watch) -> 
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(config: CatalogConfig, events: Queue[Any]) -> None:
+def _start_worker(config: PluginConfig, registry: Registry, events: Queue[Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends its workers
 
     def leave_with_parent() -> None:
@@ -150,7 +154,7 @@ def _start_worker(config: CatalogConfig, events: Queue[Any]) -> None:
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
     sys.stdout = sys.stderr  # --json promises a clean stdout
-    _worker.update(catalog=Catalog(config), events=events, benchmarks={})
+    _worker.update(catalog=Catalog(PluginManager(config, registry)), events=events, benchmarks={})
 
 
 def _work(spec: TrialSpec, folder: Path) -> TrialResult:

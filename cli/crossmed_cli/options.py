@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from crossmed_core.catalog import Catalog, CatalogConfig
 from crossmed_core.errors import CrossmedError
-from crossmed_core.plugins import PluginConfig
+from crossmed_core.plugins import PluginConfig, PluginManager
+from crossmed_core.registry import load_registry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -27,8 +27,8 @@ def option(flag: str, *names: str, **settings: Any) -> Callable[[Function], Func
     return click.option(flag, *names, **settings)
 
 
-def catalog_options(function: Function) -> Function:
-    """Add --registry, --plugin and --no-plugin, and hand the command a `catalog`."""
+def plugin_options(function: Function) -> Function:
+    """Add --registry, --plugin and --no-plugin, and hand the command a `plugins` manager."""
 
     @option(
         "--registry",
@@ -41,7 +41,21 @@ def catalog_options(function: Function) -> Function:
     @functools.wraps(function)
     def wrapped(registry: Sequence[Path], plugin: Sequence[Path], no_plugin: Sequence[str], **arguments: Any) -> Any:
         config = PluginConfig.from_environment(files=plugin, disabled=no_plugin)
-        return function(catalog=Catalog(CatalogConfig(config, tuple(registry))), **arguments)
+        layers = load_registry(registry)
+        return function(plugins=PluginManager(config, layers), **arguments)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def catalog_options(function: Function) -> Function:
+    """Add the options of `plugin_options`, and hand the command a `catalog`."""
+
+    @plugin_options
+    @functools.wraps(function)
+    def wrapped(plugins: PluginManager, **arguments: Any) -> Any:
+        from crossmed_core.catalog import Catalog  # 'plugins list' does not wait for it
+
+        return function(catalog=Catalog(plugins), **arguments)
 
     return wrapped  # type: ignore[return-value]
 

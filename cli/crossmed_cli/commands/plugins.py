@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.text import Text
 
-from crossmed_cli.console import out, print_json, print_table
-from crossmed_cli.options import catalog_options, json_option
-from crossmed_core.catalog import Catalog
+from crossmed_cli.options import json_option, plugin_options
+from crossmed_cli.plain import print_columns
 from crossmed_core.errors import ExitCode, unknown
-from crossmed_core.plugins import PluginInfo, Status
+from crossmed_core.plugins import PluginInfo, PluginManager, Status
 
-_STYLES = {
-    Status.OK: "green",
-    Status.BROKEN: "red",
-    Status.INCOMPATIBLE: "red",
-    Status.MISSING_EXTRA: "yellow",
-}
+_COLOURS = {Status.OK: "green", Status.BROKEN: "red", Status.INCOMPATIBLE: "red", Status.MISSING_EXTRA: "yellow"}
 
 
 @click.group("plugins")
@@ -32,27 +26,27 @@ def command() -> None:
 
 @command.command("list")
 @json_option
-@catalog_options
-def list_plugins(catalog: Catalog, as_json: bool) -> int:
+@plugin_options
+def list_plugins(plugins: PluginManager, as_json: bool) -> int:
     """List all plugins without importing any; the status is that of the last time each was loaded."""
-    _print(catalog.plugins.remembered(), as_json=as_json)
+    _print(plugins.remembered(), as_json=as_json)
     return ExitCode.OK
 
 
 @command.command("doctor")
 @json_option
-@catalog_options
-def doctor(catalog: Catalog, as_json: bool) -> int:
+@plugin_options
+def doctor(plugins: PluginManager, as_json: bool) -> int:
     """Import every plugin and say what is wrong with it. Exit code 3 if one is broken or incompatible."""
-    catalog.plugins.load()
-    rows = catalog.plugins.plugins
+    plugins.load()
+    rows = plugins.plugins
     _print(rows, as_json=as_json)
     bad = [info for info in rows if info.status in (Status.BROKEN, Status.INCOMPATIBLE)]
     if not as_json:
-        out.print()
+        click.echo()
         for info in bad:
-            out.print(f"{info.name}: {_advice(info)}", soft_wrap=True, markup=False)
-        out.print(f"{len(rows)} plugins, {len(bad)} of them broken or incompatible.")
+            click.echo(f"{info.name}: {_advice(info)}")
+        click.echo(f"{len(rows)} plugins, {len(bad)} of them broken or incompatible.")
     return ExitCode.ENVIRONMENT if bad else ExitCode.OK
 
 
@@ -68,39 +62,43 @@ def _advice(info: PluginInfo) -> str:
 @command.command("show")
 @click.argument("name")
 @json_option
-@catalog_options
-def show(name: str, catalog: Catalog, as_json: bool) -> int:
+@plugin_options
+def show(name: str, plugins: PluginManager, as_json: bool) -> int:
     """Load plugin NAME (or distribution:NAME) and show all that is known of it."""
-    catalog.plugins.load()
-    rows = [info for info in catalog.plugins.plugins if name in (info.name, info.key)]
+    plugins.load()
+    rows = [info for info in plugins.plugins if name in (info.name, info.key)]
     if not rows:
-        raise unknown("plugin", name, [info.name for info in catalog.plugins.plugins], see="crossmed plugins list")
+        raise unknown("plugin", name, [info.name for info in plugins.plugins], see="crossmed plugins list")
     if as_json:
-        print_json([_facts(info) for info in rows])
+        _print_json(rows)
         return ExitCode.OK
     for info in rows:
-        print_table(["", ""], [[key, _text(value)] for key, value in _facts(info).items()])
+        for key, value in _facts(info).items():
+            click.echo(f"{key:15} {_text(value)}")
     return ExitCode.OK
 
 
 def _print(rows: list[PluginInfo], *, as_json: bool) -> None:
     if as_json:
-        print_json([_facts(info) for info in rows])
+        _print_json(rows)
         return
-    print_table(
+    print_columns(
         ["plugin", "distribution", "version", "status", "provides", "reason"],
         [
             [info.name, info.distribution, info.version, _status(info), ", ".join(info.records), info.reason]
             for info in rows
         ],
+        folding=["provides", "reason"],
+        colours={_status(info): _COLOURS.get(info.status, "") for info in rows if info.status in _COLOURS},
     )
 
 
-def _status(info: PluginInfo) -> Text:
-    return Text(
-        info.status + (" (last load)" if info.remembered and info.status is not Status.OK else ""),
-        style=_STYLES.get(info.status, ""),
-    )
+def _status(info: PluginInfo) -> str:
+    return info.status + (" (last load)" if info.remembered and info.status is not Status.OK else "")
+
+
+def _print_json(rows: list[PluginInfo]) -> None:
+    click.echo(json.dumps([_facts(info) for info in rows], indent=1, ensure_ascii=False))
 
 
 def _facts(info: PluginInfo) -> dict[str, Any]:
