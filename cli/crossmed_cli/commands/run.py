@@ -115,13 +115,13 @@ def command(
             _require_packages(catalog, model, block.set)
     chosen, reason = resolve_device(device, needs_torch=needs_torch)
     folder = out if out is not None else Path("runs") / _folder_name(study, chosen, threads, recipe)
-    if not as_json:
-        _print_header(catalog, chosen, reason)
     with err.status("Reading the dataset ..."):
         benchmark = catalog.benchmark(study.dataset, study.dataset_options, study.data)
         trials = plan(study, catalog, benchmark, folder, device=chosen, threads=threads)
     if not trials:
         raise CrossmedError("There is nothing to run: no target is left for these models.")
+    if not as_json:
+        _print_header(catalog, chosen, reason)
     at_a_time = jobs or (1 if chosen == "cuda" else min(os.cpu_count() or 1, len(trials)))
     if dry_run:
         return _dry_run(trials, folder, at_a_time, as_json=as_json)
