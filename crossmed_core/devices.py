@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from crossmed_core.errors import CrossmedError, ExitCode
 
@@ -34,6 +37,8 @@ def resolve_device(asked: str, *, needs_torch: bool) -> tuple[str, str]:
                 exit_code=ExitCode.ENVIRONMENT,
             )
         return "cpu", "torch is not installed"
+    if asked == "auto" and not _has_driver():
+        return "cpu", "no GPU driver found"
     import torch
 
     if torch.cuda.is_available():
@@ -47,3 +52,14 @@ def resolve_device(asked: str, *, needs_torch: bool) -> tuple[str, str]:
             exit_code=ExitCode.ENVIRONMENT,
         )
     return "cpu", "no CUDA device found"
+
+
+def _has_driver() -> bool:
+    """Whether a driver that torch's CUDA interface could use is there at all; importing torch to ask takes seconds."""
+    if Path("/dev/kfd").exists():  # AMD: torch's ROCm build answers as CUDA
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

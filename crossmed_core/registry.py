@@ -48,7 +48,7 @@ class ModelEntry:
         licence: Licence of the weights.
         parameters_m: Parameters in millions.
         gated: Whether the hub asks for an agreement.
-        ms_per_image: CPU milliseconds per training image on one core, for rough estimates only.
+        ms_per_image: CPU milliseconds per training image of 64 pixels on one core, for rough estimates only.
     """
 
     family: str

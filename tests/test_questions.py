@@ -1,3 +1,5 @@
+"""Questions: four options, seeded by the sample, balanced."""
+
 from __future__ import annotations
 
 from collections import Counter

@@ -1,3 +1,5 @@
+"""The registry: layers, mistakes, resolving names."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""The run folder: torn lines, locks, full disks."""
+
 from __future__ import annotations
 
 import errno

@@ -48,7 +48,7 @@ def trial(model: str = "majority", **more: Any) -> TrialSpec:
     return replace(base, **more)
 
 
-TINY_RUN = {"model": "resnet18-tiny", "options": {"steps": 6, "batch_size": 8}, "train_size": 32}
+TINY_RUN = {"model": "cnn-tiny", "options": {"steps": 6, "batch_size": 8}, "train_size": 32}
 
 
 def run(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, emit: Any = quiet) -> bytes:
@@ -234,7 +234,7 @@ def test_a_trial_folder_is_held_by_one_process(tmp_path: Path, catalog: Catalog,
 def command(out: Path) -> list[str]:
     options = [f"--dataset-option={key}={value}" for key, value in SMALL.items()]
     settings = ["--set=steps=30", "--set=batch_size=8", "--set=checkpoint_seconds=0.05"]
-    chosen = ["--model=resnet18-tiny", "--split=related,in-domain", "--target=t2/brain/finding", "--train-size=48"]
+    chosen = ["--model=cnn-tiny", "--split=related,in-domain", "--target=t2/brain/finding", "--train-size=48"]
     return [sys.executable, "-m", "crossmed_cli.main", "run", *chosen, *settings, *options, f"--out={out}", "--jobs=2"]
 
 

@@ -1,3 +1,5 @@
+"""Slugs, synonyms, containment, shared factors."""
+
 from __future__ import annotations
 
 import pytest

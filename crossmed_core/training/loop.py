@@ -58,7 +58,9 @@ def train(model: TorchModel, train: Sequence[Item], val: Sequence[Item], context
     held_out = _held_out(val, model, settings.batch_size, context)
     if not batches.items:
         raise CrossmedError(f"None of the {len(train)} training images can be read.")
-    optimizer = torch.optim.AdamW(_parameter_groups(model.module, settings.weight_decay), lr=settings.learning_rate)
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model.module, settings.weight_decay), lr=settings.learning_rate, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.steps)
     module, optimizer = accelerator.prepare(model.module, optimizer)
     state = _State(model.module, optimizer, schedule, context.folder / CHECKPOINT if context.folder else None)

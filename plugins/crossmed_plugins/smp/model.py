@@ -79,7 +79,8 @@ class SmpModel(TorchModel):
         if share < 1 and labels is not None:
             options = ~batch.is_mask
             items = [item for item in batch.items if item.kind == "option"]
-            total = total + (1 - share) * self.labels.loss(labels[options], items, smoothing=smoothing)
+            weight = (1 - share) * float(self.options.get("auxiliary_weight", 1.0))
+            total = total + weight * self.labels.loss(labels[options], items, smoothing=smoothing)
         return total
 
     def answer(self, module: nn.Module, batch: Batch, shapes: Sequence[tuple[int, int]]) -> Iterator[Prediction]:
@@ -127,7 +128,7 @@ class SmpFamily:
     def tiny(self, *, device: str) -> SmpModel:
         """Return a U-Net of depth 3 on grey images."""
         kwargs = {"encoder_depth": 3, "decoder_channels": [32, 16, 8]}
-        options = {"name": "unet/timm-mobilenetv3_small_minimal_100", "channels": 1, "kwargs": kwargs}
+        options = {"name": "unet/tu-test_efficientnet", "channels": 1, "kwargs": kwargs}
         return SmpModel(device=device, options=options)
 
 

@@ -32,6 +32,7 @@ def crossmed_models() -> Iterator[ModelRecord]:
             ),
             ("channels", "1 (grey) or 3 (RGB); default 3"),
             ("auxiliary", "train a label head on the encoder from option items (true/false; default true)"),
+            ("auxiliary_weight", "weight of the label loss against the mask loss; default 1.0"),
             ("kwargs", "further keyword arguments of smp.create_model, as a table"),
         ),
     )
