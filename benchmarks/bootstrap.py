@@ -1,6 +1,6 @@
 """The bootstrap against a naive loop and against numpy's multinomial, on as many answers as CrossMed has questions.
 
-    python benchmarks/bootstrap.py
+python benchmarks/bootstrap.py
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import statistics
 import time
 
 import numpy as np
+
 from crossmed_core.statistics import RESAMPLES, percentile_interval, resampled_values
 
 ITEMS, PATIENTS, ROUNDS = 20_200, 3_000, 3
