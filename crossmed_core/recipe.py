@@ -97,15 +97,39 @@ def read_recipe(path: Path) -> Study:
         _check_keys(path, block, Block)
         if "models" not in block:
             raise CrossmedError(f"Recipe {path}: a [[blocks]] names no models.")
-        parsed.append(Block(**{key: _frozen(value) for key, value in block.items()}))
+        parsed.append(Block(**{key: _frozen(path, key, value) for key, value in block.items()}))
     content.setdefault("name", path.stem)
     if "data" in content:
         content["data"] = Path(content["data"])
-    return Study(blocks=tuple(parsed), **{key: _frozen(value) for key, value in content.items()})
+    return Study(blocks=tuple(parsed), **{key: _frozen(path, key, value) for key, value in content.items()})
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(inner) for inner in value) if isinstance(value, list) else value
+_LISTS = {"models": str, "splits": str, "targets": str, "seeds": int}
+_SCALARS = {"train_size": int, "limit": int, "dataset": str, "name": str, "about": str}
+
+
+def _frozen(path: Path, key: str, value: Any) -> Any:
+    """Check a value's type, and make lists tuples.
+
+    Raises:
+        CrossmedError: Naming file, key and value.
+    """
+    if key in _LISTS:
+        wanted = _LISTS[key]
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(type(one) is wanted for one in values):
+            raise CrossmedError(f"Recipe {path}: {key} must be a list of {wanted.__name__}, not {value!r}.")
+        return tuple(values)
+    if key in _SCALARS and (type(value) is not _SCALARS[key] or (isinstance(value, int) and value < 1)):
+        kind = "a whole number of at least 1" if _SCALARS[key] is int else "text"
+        raise CrossmedError(f"Recipe {path}: {key} must be {kind}, not {value!r}.")
+    if key == "compare":
+        if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+            raise CrossmedError(f"Recipe {path}: compare must be pairs of splits, not {value!r}.")
+        return tuple(tuple(pair) for pair in value)
+    if key in ("set", "dataset_options") and not isinstance(value, dict):
+        raise CrossmedError(f"Recipe {path}: {key} must be a table, not {value!r}.")
+    return value
 
 
 def _check_keys(path: Path, content: Mapping[str, Any], kind: type) -> None:

@@ -249,41 +249,42 @@ def _run(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, 
     _predict(model, test, done, path, emit)
 
 
+def _file_digest(item: Item) -> str | None:
+    """Return the SHA-256 of an item's image file; None if it cannot be read, which is reported when its turn comes."""
+    try:
+        return hashlib.sha256(Path(item.image.path).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
 def _refuse_shared_images(train: Sequence[Item], test: Sequence[Item]) -> None:
     """Refuse a test image whose bytes were trained on, under whatever name.
 
     Raises:
         SplitViolationError: Naming both items.
     """
-
-    def fingerprint(item: Item) -> str | None:
-        try:
-            return hashlib.sha256(Path(item.image.path).read_bytes()).hexdigest()
-        except OSError:
-            return None  # reported as an unreadable image when its turn comes
-
-    seen = {mark: item.id for item in train if (mark := fingerprint(item)) is not None}
+    seen = {digest: item.id for item in train if (digest := _file_digest(item)) is not None}
     for item in test:
-        mark = fingerprint(item)
-        if mark in seen:
-            raise SplitViolationError(
-                f"test item {item.id!r} shows the same image file as training item {seen[mark]!r}"
-            )
+        other = seen.get(_file_digest(item) or "")
+        if other is not None:
+            raise SplitViolationError(f"test item {item.id!r} shows the same image file as training item {other!r}")
 
 
 def _write_test_items(path: Path, test: Sequence[Item]) -> None:
-    """Write the items with their masks inline, once. An item whose mask cannot be read keeps none and is unscored."""
+    """Write the test items once, masks inline and image digests with them, so that scoring needs no other file."""
     if path.exists():
         return
     partial = path.with_name(path.name + ".partial")
     with writing(path):
         partial.unlink(missing_ok=True)
-    append_rows(partial, (item_to_json(_with_inline_mask(item)) for item in test))
+    append_rows(partial, (item_to_json(_self_contained(item)) for item in test))
     with writing(path):
         partial.replace(path)
 
 
-def _with_inline_mask(item: Item) -> Item:
+def _self_contained(item: Item) -> Item:
+    """Add the image digest and bring the mask inline. A mask that cannot be read is left out: the item is unscored."""
+    item = replace(item, image=replace(item.image, sha256=item.image.sha256 or _file_digest(item)))
     if item.mask is None or item.mask.rle is not None:
         return item
     try:

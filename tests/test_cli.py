@@ -211,6 +211,15 @@ def test_a_recipe_file(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None
     (in_tmp / "bad.toml").write_text(text.replace("splits", "spilts"))
     _, err = out_of(capsys, ["run", "--recipe", "bad.toml"], code=2)
     assert "bad.toml: unknown key 'spilts'. Did you mean 'splits'?" in err
+    for old, new, message in (
+        ("[0, 1]", '["0"]', "seeds must be a list of int"),
+        ('["majority"]', "[]", "models must be a list of str"),
+        ('[["related", "unrelated"]]', '["related"]', "compare must be pairs"),
+        ('["majority"]', '["majority"]\n    train_size = 0', "train_size must be a whole number"),
+    ):
+        (in_tmp / "bad.toml").write_text(text.replace(old, new))
+        _, err = out_of(capsys, ["run", "--recipe", "bad.toml"], code=2)
+        assert message in err and err.count("\n") == 1
 
 
 def test_every_flag_is_an_environment_variable(
