@@ -12,14 +12,12 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -27,14 +25,13 @@ from typing import Any
 
 import pluggy
 
-from crossmed_core import hookspecs
+from crossmed_core import hookspecs, plugin_memory
 from crossmed_core.errors import CrossmedError, ExitCode, suggest, unknown
-from crossmed_core.paths import cache_folder
+from crossmed_core.plugin_info import PluginInfo, Status
 from crossmed_core.records import DatasetRecord, MetricRecord, ModelRecord, Record, SplitRecord
 from crossmed_core.registry import Registry
 
 GROUP = "crossmed"
-OWN_DISTRIBUTION = "crossmed"
 KINDS: dict[str, type[Record]] = {
     "dataset": DatasetRecord,
     "model": ModelRecord,
@@ -42,58 +39,6 @@ KINDS: dict[str, type[Record]] = {
     "metric": MetricRecord,
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-
-
-class Status(StrEnum):
-    """Where a plugin stands."""
-
-    FOUND = "found"
-    """Seen in the metadata of a distribution, not imported."""
-    OK = "ok"
-    DISABLED = "disabled"
-    MISSING_EXTRA = "missing-extra"
-    """Works, but the packages of its heavy half are not installed."""
-    INCOMPATIBLE = "incompatible"
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True)
-class PluginInfo:
-    """One row of `crossmed plugins list`.
-
-    Attributes:
-        name: Entry point name, or the stem of a local file.
-        distribution: Who installed it; "local file" for `--plugin`.
-        version: The distribution's version, or the SHA-256 of the local file.
-        module: Import path, or file path.
-        status: Where it stands.
-        reason: Why it is not ok, or what to know although it is.
-        hooks: The hooks it implements (known after loading).
-        records: "kind name" of all it registers (known after loading).
-        import_seconds: Time its import took.
-        remembered: True if status and reason come from an earlier load.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    module: str
-    status: Status = Status.FOUND
-    reason: str = ""
-    hooks: tuple[str, ...] = ()
-    records: tuple[str, ...] = ()
-    import_seconds: float | None = None
-    remembered: bool = False
-
-    @property
-    def key(self) -> str:
-        """`distribution:name`, unique."""
-        return f"{self.distribution}:{self.name}"
-
-    @property
-    def builtin(self) -> bool:
-        """Whether it ships with crossmed."""
-        return self.distribution == OWN_DISTRIBUTION
 
 
 @dataclass(frozen=True)
@@ -185,22 +130,8 @@ class PluginManager:
 
     def remembered(self) -> list[PluginInfo]:
         """Return all plugins, importing none, with what is remembered of the last time each was loaded."""
-        memory = _read_memory()
-        rows = []
-        for info in self.plugins:
-            past = memory.get(_memory_key(info))
-            if info.status is Status.FOUND and past and _fingerprint(past.get("origin")) == past.get("fingerprint"):
-                info = replace(
-                    info,
-                    status=Status(past["status"]),
-                    reason=past["reason"],
-                    hooks=tuple(past["hooks"]),
-                    records=tuple(past["records"]),
-                    import_seconds=past["import_seconds"],
-                    remembered=True,
-                )
-            rows.append(info)
-        return rows
+        memory = plugin_memory.read()
+        return [plugin_memory.recall(info, memory) if info.status is Status.FOUND else info for info in self.plugins]
 
     # -- loading -----------------------------------------------------------------------------------
 
@@ -217,7 +148,7 @@ class PluginManager:
         for index, info in enumerate(self.plugins):
             if info.status in (Status.FOUND, Status.MISSING_EXTRA):
                 self.plugins[index], origins[info.key] = self._load_one(info)
-        _write_memory(self.plugins, origins)
+        plugin_memory.write(self.plugins, origins)
         if self.config.strict:
             for info in self.plugins:
                 if info.status in (Status.BROKEN, Status.INCOMPATIBLE) or (info.status is Status.OK and info.reason):
@@ -245,7 +176,7 @@ class PluginManager:
         except (Exception, SystemExit) as error:
             if module is not None and self._hooks.is_registered(module):
                 self._hooks.unregister(module)
-            origin = module.__file__ if module else _origin(info)
+            origin = module.__file__ if module else plugin_memory.origin(info)
             return replace(info, status=Status.BROKEN, reason=_one_line(error)), origin
         clashes = [clash for kind, record in records if (clash := self._claim(kind, record, info))]
         status = Status.MISSING_EXTRA if info.status is Status.MISSING_EXTRA else Status.OK
@@ -387,63 +318,3 @@ def _one_line(error: BaseException) -> str:
         return f"called sys.exit({error.code!r}) while it was imported"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-# -- memory of the last load, so that `plugins list` can show a broken plugin without importing it -
-
-
-def _memory_path() -> Path:
-    return cache_folder() / "plugins.json"
-
-
-def _memory_key(info: PluginInfo) -> str:
-    # The interpreter's prefix keeps environments apart that share one cache folder.
-    return f"{sys.prefix}|{info.key}|{info.version}|{info.module}"
-
-
-def _origin(info: PluginInfo) -> str | None:
-    """Return the file of a plugin that failed to import, so that a later edit of it is noticed."""
-    with contextlib.suppress(Exception):
-        spec = importlib.util.find_spec(info.module) if info.distribution != "local file" else None
-        return spec.origin if spec else info.module
-    return None
-
-
-def _fingerprint(origin: str | None) -> int | None:
-    try:
-        return Path(origin).stat().st_mtime_ns if origin else None
-    except OSError:
-        return None
-
-
-def _read_memory() -> Mapping[str, Any]:
-    try:
-        content = json.loads(_memory_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _write_memory(plugins: Iterable[PluginInfo], origins: Mapping[str, str | None]) -> None:
-    mine = {}
-    for info in plugins:
-        if info.key in origins:
-            facts = asdict(info)
-            origin = origins[info.key]
-            mine[_memory_key(info)] = {
-                "status": facts["status"], "reason": facts["reason"], "hooks": facts["hooks"],
-                "records": facts["records"], "import_seconds": facts["import_seconds"],
-                "origin": origin, "fingerprint": _fingerprint(origin),
-            }  # fmt: skip
-    memory = _read_memory()
-    times = {key: {**value, "import_seconds": None} for key, value in mine.items()}
-    if all(key in memory and {**memory[key], "import_seconds": None} == value for key, value in times.items()):
-        return
-    kept = {key: value for key, value in memory.items() if not key.startswith(f"{sys.prefix}|")}
-    # Only a convenience for lists: a read-only home must not stop a run.
-    with contextlib.suppress(OSError):
-        path = _memory_path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps({**kept, **mine}, indent=1, default=list), encoding="utf-8")
-        partial.replace(path)

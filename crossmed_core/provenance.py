@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import crossmed_core
-from crossmed_core.plugins import PluginManager, Status
+from crossmed_core.plugin_info import Status
+from crossmed_core.plugins import PluginManager
 
 _PACKAGES = (
     "crossmed", "numpy", "scipy", "pillow", "pluggy", "torch", "torchvision", "accelerate", "safetensors", "timm",

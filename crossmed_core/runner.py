@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from crossmed_core.answers import answer_block
 from crossmed_core.benchmark import Benchmark
 from crossmed_core.catalog import Catalog, ResolvedModel
 from crossmed_core.contracts import FitContext, Model, SavesWeights
@@ -40,7 +41,7 @@ from crossmed_core.splits import (
     split_card,
     split_digest,
 )
-from crossmed_core.types import MAT, Item, MaskRef, Prediction, Split
+from crossmed_core.types import MAT, Item, MaskRef, Split
 
 BLOCK = 64
 """Test items per call of `predict`. A block is predicted whole, so bytes do not depend on where a run was killed."""
@@ -346,58 +347,9 @@ def _predict(model: Model, test: Sequence[Item], done: set[str], path: Path, emi
         finished += len(block)
         missing = [item for item in block if item.id not in done]
         if missing:
-            by_id = _answer_block(model, block)
+            by_id = answer_block(model, block)
             append_rows(path, [prediction_to_json(by_id[item.id]) for item in missing])
         emit("predict", finished, len(test))
-
-
-def _answer_block(model: Model, block: Sequence[Item]) -> dict[str, Prediction]:
-    """Answer a block; whatever the model does, each item gets exactly one prediction."""
-    answers: dict[str, Prediction] = {}
-    try:
-        for prediction in model.predict(block):
-            answers[prediction.item] = prediction
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        for item in block:
-            answers.setdefault(item.id, Prediction(item.id, error=f"the model failed: {reason}"))
-    return {item.id: _checked(item, answers.get(item.id)) for item in block}
-
-
-def _checked(item: Item, prediction: Prediction | None) -> Prediction:
-    """Turn an answer that cannot be scored into an error that says why."""
-    if prediction is None:
-        return Prediction(item.id, error="the model returned no prediction")
-    if prediction.error is not None:
-        return prediction
-    wrong = ""
-    if item.kind == "option":
-        if prediction.option is None or not 0 <= prediction.option < len(item.options):
-            wrong = f"option {prediction.option!r} is not one of the {len(item.options)} options"
-        elif prediction.option_scores is not None and any(score != score for score in prediction.option_scores):
-            wrong = "the option scores are not numbers (NaN)"
-    elif prediction.mask is None:
-        wrong = "the model returned no mask"
-    elif item.mask is not None and (truth := _truth_size(item.mask)) not in (
-        None,
-        tuple(prediction.mask.size),
-    ):
-        wrong = f"the mask has size {prediction.mask.size}, the truth {truth}"
-    elif item.mask is not None and _truth_size(item.mask) is None:
-        wrong = "the true mask cannot be read"
-    return Prediction(item.id, raw=prediction.raw, error=wrong) if wrong else prediction
-
-
-def _truth_size(mask: MaskRef) -> tuple[int, int] | None:
-    if mask.rle is not None:
-        return mask.rle.size
-    try:
-        height, width = read_mask(mask).shape
-    except UnreadableImageError:
-        return None
-    return height, width
 
 
 def read_trial(folder: Path) -> tuple[dict[str, Any], Answers]:

@@ -13,7 +13,8 @@ import pytest
 
 from crossmed_core.catalog import Catalog
 from crossmed_core.errors import CrossmedError
-from crossmed_core.plugins import PluginConfig, Status
+from crossmed_core.plugin_info import Status
+from crossmed_core.plugins import PluginConfig
 from tests.fake_distribution import BROKEN, GOOD, install, install_broken
 
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from crossmed_core.answers import choose
 from crossmed_core.contracts import FitContext, TrainSettings
 from crossmed_core.errors import CrossmedError
 from crossmed_core.testing.items import mask_item, option_item
 from crossmed_core.training.data import InputSpec, TrainingBatches, letterbox, shifted, undo_letterbox
-from crossmed_core.training.options import LabelVocabulary, choose
+from crossmed_core.training.options import LabelVocabulary
 from crossmed_core.types import MAT, ImageRef, Item
 from crossmed_plugins.smp.model import SmpFamily, mask_loss
 from crossmed_plugins.timm.model import TimmFamily

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch.nn import functional
 
-from crossmed_core.seeding import digest
+from crossmed_core.answers import choose
 from crossmed_core.types import Item, Prediction
 
 
@@ -86,15 +86,5 @@ class LabelVocabulary:
             if known.any():
                 share = float(known.sum()) / k
                 scores[known] = torch.softmax(logits[row, places_here[known]], dim=0) * share
-            found.append(choose(item, [round(float(score), 6) for score in scores], seed=seed))
+            found.append(choose(item, scores.tolist(), seed=seed))
         return found
-
-
-def choose(item: Item, scores: Sequence[float], *, seed: int) -> Prediction:
-    """Pick the best option; a tie is decided by a coin seeded with the item's id and marked as a guess."""
-    best = max(scores) if all(score == score for score in scores) else float("nan")
-    if best != best:
-        return Prediction(item.id, error="the option scores are not numbers (NaN)")
-    tied = [index for index, score in enumerate(scores) if score == best]
-    option = min(tied, key=lambda index: digest(seed, "coin", item.id, item.options[index]))
-    return Prediction(item.id, option=option, option_scores=tuple(scores), guess=len(tied) > 1)

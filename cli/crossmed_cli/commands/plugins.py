@@ -11,7 +11,8 @@ import click
 from crossmed_cli.options import json_option, plugin_options
 from crossmed_cli.plain import print_columns
 from crossmed_core.errors import ExitCode, unknown
-from crossmed_core.plugins import PluginInfo, PluginManager, Status
+from crossmed_core.plugin_info import PluginInfo, Status
+from crossmed_core.plugins import PluginManager
 
 _COLOURS = {Status.OK: "green", Status.BROKEN: "red", Status.INCOMPATIBLE: "red", Status.MISSING_EXTRA: "yellow"}
 

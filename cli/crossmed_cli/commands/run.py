@@ -221,7 +221,7 @@ def _run(
         finished = sum(trial.state == "finished" for trial in trials)
         say = "going on" if len(run["sessions"]) > 1 else "new"
         err.print(
-            f"run folder {folder} ({say}): {len(trials)} trials, {finished} finished before, "
+            f"run folder {folder} ({say}): {len(trials)} trial{'s' * (len(trials) > 1)}, {finished} finished before, "
             f"{jobs} at a time, {threads} thread{'s' * (threads > 1)} each",
             soft_wrap=True,
         )

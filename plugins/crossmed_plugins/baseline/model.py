@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from crossmed_core.answers import choose
 from crossmed_core.contracts import FitContext
 from crossmed_core.images import UnreadableImageError, encode_mask, read_image, read_mask
-from crossmed_core.seeding import digest
 from crossmed_core.types import LETTERS, Item, ModelSpec, Prediction
 
 GRID = 64
@@ -35,7 +35,7 @@ class Baseline(ABC):
         """Answer each item; a mask item whose image cannot be read is an error, as its size is unknown."""
         for item in items:
             if item.kind == "option":
-                yield self._choose(item)
+                yield choose(item, self.scores(item), seed=self.seed)
                 continue
             try:
                 height, width = read_image(item.image).shape[:2]
@@ -44,13 +44,6 @@ class Baseline(ABC):
                 yield Prediction(item.id, error=str(error))
             else:
                 yield Prediction(item.id, mask=encode_mask(region))
-
-    def _choose(self, item: Item) -> Prediction:
-        scores = self.scores(item)
-        best = [index for index, score in enumerate(scores) if score == max(scores)]
-        option = min(best, key=lambda index: digest(self.seed, "coin", item.id, item.options[index]))
-        rounded = tuple(round(score, 6) for score in scores)
-        return Prediction(item.id, option=option, option_scores=rounded, guess=len(best) > 1)
 
     @abstractmethod
     def scores(self, item: Item) -> list[float]:
