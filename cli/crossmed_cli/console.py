@@ -18,7 +18,9 @@ _PIPE_WIDTH = 200
 out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 err = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 
-FOLDING = frozenset({"summary", "reason", "provides", "access", "source", "labels", "about", "state", ""})
+FOLDING = frozenset(
+    {"summary", "reason", "provides", "access", "source", "labels", "about", "state", "gap", "trained on", ""}
+)
 """Columns that may be folded on a narrow terminal; all others keep their words whole."""
 
 

@@ -15,12 +15,9 @@ from crossmed_core.scoring import Gap
 from crossmed_core.study import PlannedTrial
 from crossmed_core.types import Score
 
-SCORE_COLUMNS = (
-    "target", "model", "trained on", "metric", "value", "95 % interval", "n", "chance", "unscored", "guessed", "seeds",
-)  # fmt: skip
-PLAN_COLUMNS = (
-    "target", "model", "trained on", "seed", "cells", "train", "of", "per cell", "val", "test", "state", "rough time",
-)  # fmt: skip
+SCORE_COLUMNS = ("trained on", "value", "95 % interval", "n", "chance", "unscored", "guessed")
+GAP_COLUMNS = ("gap", "difference", "95 % interval", "n", "")
+PLAN_COLUMNS = ("trained on", "seed", "cells", "train", "per cell", "val", "test", "rough time", "state")
 
 
 def number(value: float | None, *, sign: bool = False) -> str:
@@ -30,7 +27,7 @@ def number(value: float | None, *, sign: bool = False) -> str:
 
 def interval(low: float | None, high: float | None, *, sign: bool = False) -> str:
     """Format an interval, or a dash."""
-    return "–" if low is None or high is None else f"{number(low, sign=sign)} to {number(high, sign=sign)}"
+    return "–" if low is None or high is None else f"[{number(low, sign=sign)}, {number(high, sign=sign)}]"
 
 
 def print_scores(
@@ -54,40 +51,31 @@ def print_scores(
     records = catalog.plugins.records("metric")
     shown = set(metrics) or {name for name, claim in records.items() if claim.record.primary}
     rows = [one for one in scores if one.metric in shown]
-    if rows:
+    for target, model, metric in dict.fromkeys((one.target, one.model, one.metric) for one in rows):
+        key = (target, model, metric)
+        group = [one for one in rows if (one.target, one.model, one.metric) == key]
+        seeds = sorted({seed for one in group for seed in one.seeds})
+        said = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         out.print()
-        print_table(
-            SCORE_COLUMNS,
-            [
-                [
-                    one.target, one.model, one.split, one.metric, number(one.value), interval(one.low, one.high), one.n,
-                    number(one.chance), one.unscored, one.guessed, len(one.seeds),
-                ]
-                for one in rows
-            ],
-            right=["value", "n", "chance", "unscored", "guessed", "seeds"],
-        )  # fmt: skip
-    found = [one for one in gaps if one.metric in shown]
-    if found:
-        out.print()
-        print_table(
-            ["target", "model", "gap", "metric", "difference", "95 % interval", "n", ""],
-            [
-                [
-                    one.target, one.model, f"{one.first} − {one.second}", one.metric, number(one.value, sign=True),
-                    interval(one.low, one.high, sign=True), one.n,
-                    _verdict(one),
-                ]
-                for one in found
-            ],
-            right=["difference", "n"],
-        )  # fmt: skip
+        out.print(f"{target} · {model} · {metric} · {said}", style="bold cyan", markup=False, soft_wrap=True)
+        print_table(SCORE_COLUMNS, [_score_row(one) for one in group], right=SCORE_COLUMNS[1:])
+        found = [one for one in gaps if (one.target, one.model, one.metric) == key]
+        if found:
+            out.print()
+            print_table(GAP_COLUMNS, [_gap_row(one) for one in found], right=GAP_COLUMNS[1:4])
     _print_notes(run, rows, results)
 
 
-def _verdict(gap: Gap) -> Text:
-    away = gap.low > 0 or gap.high < 0
-    return Text("away from 0", style="green") if away else Text("not away from 0", style="yellow")
+def _score_row(one: Score) -> list[Any]:
+    values = [one.split, number(one.value), interval(one.low, one.high), one.n, number(one.chance)]
+    return [*values, one.unscored, one.guessed]
+
+
+def _gap_row(one: Gap) -> list[Any]:
+    away = one.low > 0 or one.high < 0
+    verdict = Text("away from 0", style="green") if away else Text("not away from 0", style="yellow")
+    values = [number(one.value, sign=True), interval(one.low, one.high, sign=True), one.n]
+    return [f"{one.first} − {one.second}", *values, verdict]
 
 
 def _print_notes(run: Mapping[str, Any], rows: Sequence[Score], results: Sequence[TrialResult]) -> None:
@@ -136,28 +124,27 @@ def planned_json(trial: PlannedTrial) -> dict[str, Any]:
 
 def print_plan(trials: Sequence[PlannedTrial], folder: Path, jobs: int) -> None:
     """Print what would be run."""
-    print_table(
-        PLAN_COLUMNS,
-        [
-            [
-                trial.spec.target, trial.spec.model, trial.spec.split, trial.spec.seed, len(trial.cells),
-                trial.spec.train_size, trial.available, _per_cell(trial), trial.spec.val_size, trial.test,
-                trial.problem or ("reused" if trial.state == "finished" else trial.state),
-                "–" if trial.seconds is None else f"{trial.seconds:.0f} s",
-            ]
-            for trial in trials
-        ],
-        right=["seed", "cells", "train", "of", "per cell", "val", "test", "rough time"],
-    )  # fmt: skip
+    for target, model in dict.fromkeys((trial.spec.target, trial.spec.model) for trial in trials):
+        group = [trial for trial in trials if (trial.spec.target, trial.spec.model) == (target, model)]
+        out.print(f"{target} · {model}", style="bold cyan", markup=False)
+        print_table(PLAN_COLUMNS, [_plan_row(trial) for trial in group], right=PLAN_COLUMNS[1:8])
+        out.print()
     left = [trial for trial in trials if trial.state != "finished" and not trial.problem]
     known = [trial.seconds for trial in left if trial.seconds is not None]
-    out.print()
     out.print(f"Run folder {folder}: {len(left)} trials to do, {len(trials) - len(left)} reused or impossible.")
     if left and len(known) == len(left):
         minutes = sum(known) / min(jobs, len(left)) / 60
         out.print(f"Rough time: {minutes:.1f} min with {jobs} at a time, by a figure measured on one CPU core.")
     elif left:
         out.print("Rough time: unknown for models without a measured figure.")
+
+
+def _plan_row(trial: PlannedTrial) -> list[Any]:
+    spec = trial.spec
+    state = trial.problem or ("reused" if trial.state == "finished" else trial.state)
+    rough = "–" if trial.seconds is None else f"{trial.seconds:.0f} s"
+    sizes = [f"{spec.train_size} of {trial.available}", _per_cell(trial), spec.val_size, trial.test]
+    return [spec.split, spec.seed, len(trial.cells), *sizes, rough, state]
 
 
 def _per_cell(trial: PlannedTrial) -> str:
