@@ -99,7 +99,7 @@ class Emit(Protocol):
     """Receives what a trial is doing, for bars and lines."""
 
     def __call__(self, phase: str, done: int, total: int, **values: Any) -> None:
-        """Report progress of a phase ("images", "fit", "predict", "warning", ...)."""
+        """Report progress of a phase: "images", "load", "fit", "predict" or "warning" (with `message`)."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +244,7 @@ def _run(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, 
     done = {row["item"] for row in _resumable_rows(path)}
     if all(item.id in done for item in test):
         return
+    emit("load", 0, 1)
     model = catalog.load_model(resolved, device=spec.device)
     if resolved.record.trains:
         _fit(model, train, val, spec, resolved, folder, emit)

@@ -16,6 +16,7 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -27,8 +28,10 @@ from crossmed_core.runlog import read_json, trial_folder
 from crossmed_core.runner import TrialResult, TrialSpec, read_trial
 from crossmed_core.study import PlannedTrial
 
-WORDS = {"images": "images", "fit": "training", "predict": "answering"}
-UNITS = {"images": "images", "fit": "steps", "predict": "items"}
+WORDS = {"images": "images", "load": "loading", "fit": "training", "predict": "answering"}
+NARROW = 100
+"""Below this many columns, bars show the share done instead of counts, and neither model nor loss."""
+UNITS = {"images": "images", "load": "model", "fit": "steps", "predict": "items"}
 
 
 class RateColumn(ProgressColumn):
@@ -60,12 +63,14 @@ class RunView:
         self._phase: dict[str, str] = {}
         self._loss: dict[str, float] = {}
         self._started = time.monotonic()
+        wide = console.width >= NARROW
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=24 if wide else 8),
+            MofNCompleteColumn() if wide else TaskProgressColumn(),
             RateColumn(),
             TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[loss]}"),
             console=console,
             transient=True,
         )
@@ -74,7 +79,7 @@ class RunView:
     def __enter__(self) -> RunView:
         if self.console.is_terminal:
             self._progress.start()
-            self._overall = self._progress.add_task("[bold]all trials", total=len(self.trials))
+            self._overall = self._progress.add_task("[bold]all trials", total=len(self.trials), loss="")
         return self
 
     def __exit__(
@@ -94,14 +99,15 @@ class RunView:
                 self._say(f"        {name(trial)}: {WORDS[phase]}, {total} {UNITS[phase]}")
             self._phase[trial.id] = phase
             return
-        description = f"{name(trial)}: {WORDS[phase]}"
-        if phase == "fit" and trial.id in self._loss:
-            description += f", loss {self._loss[trial.id]:.2f}"
         if self._phase.get(trial.id) != phase:
             self._drop(trial.id)
-            self._bars[trial.id] = self._progress.add_task(description, total=total)
+            description = f"{trial.split} {trial.target} s{trial.seed} {WORDS[phase]}"
+            if self.console.width >= NARROW:
+                description = f"{trial.model} {description}"
+            self._bars[trial.id] = self._progress.add_task(description, total=total, loss="")
             self._phase[trial.id] = phase
-        self._progress.update(self._bars[trial.id], completed=done, description=description)
+        loss = f"loss {self._loss[trial.id]:.2f}" if phase == "fit" and trial.id in self._loss else ""
+        self._progress.update(self._bars[trial.id], completed=done, loss=loss if self.console.width >= NARROW else "")
 
     def finished(self, result: TrialResult) -> None:
         """Print one line with the score of a trial."""

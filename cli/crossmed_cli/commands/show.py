@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from crossmed_core.runlog import item_to_json
 from crossmed_core.runner import TrialSpec, make_split
 from crossmed_core.splits import split_digest
 from crossmed_core.study import find_targets
-from crossmed_core.types import LETTERS, PARTS
+from crossmed_core.types import LETTERS, MAT, PARTS
 from crossmed_core.vocabulary import shared_factors
 
 
@@ -293,27 +292,24 @@ def show_split(
     return 0
 
 
-def _print_grid(benchmark: Benchmark, target: Any, chosen: set[Any]) -> None:
-    """Print modality x anatomy with a mark per task: upper case = trained on, lower case = left out."""
+def _print_grid(benchmark: Benchmark, target: MAT, chosen: set[MAT]) -> None:
+    """Print modality x anatomy with one letter per task: capital = trained on, brackets = the target."""
     cells = set(benchmark.questions)
     modalities, anatomies, tasks = (sorted({cell[axis] for cell in cells}) for axis in range(3))
-    rows = []
-    for modality in modalities:
-        row = [modality]
-        for anatomy in anatomies:
-            marks = []
-            for task in tasks:
-                cell = type(target)(modality, anatomy, task)
-                if cell not in cells:
-                    continue
-                word = task.upper() if cell in chosen else task[:1] + "·"
-                marks.append(f"[{word}]" if cell == target else word)
-            row.append(" ".join(marks))
-        rows.append(row)
+    initials = {task: task[0] for task in tasks}
+    marks = initials if len(set(initials.values())) == len(tasks) else {task: task for task in tasks}
+
+    def mark(cell: MAT) -> str:
+        if cell not in cells:
+            return " " * len(marks[cell.task])
+        text = marks[cell.task].upper() if cell in chosen else marks[cell.task]
+        return f"[{text}]" if cell == target else text
+
+    rows = [
+        [modality, *(" ".join(mark(MAT(modality, anatomy, task)) for task in tasks) for anatomy in anatomies)]
+        for modality in modalities
+    ]
     print_table(["", *anatomies], rows)
-    out.print(
-        "UPPER CASE: trained on · lower case: left out · [brackets]: the target, which is tested",
-        style="dim",
-        markup=False,
-    )
-    sys.stdout.flush()
+    if marks is initials:
+        out.print(", ".join(f"{letter} = {task}" for task, letter in marks.items()), style="dim")
+    out.print("CAPITAL: trained on; small: left out; [brackets]: the target, tested", style="dim", markup=False)
