@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import isfinite
+from operator import index
 
 from crossmed_core.contracts import Model
-from crossmed_core.images import UnreadableImageError, read_mask
+from crossmed_core.images import UnreadableImageError, decode_mask, read_mask
 from crossmed_core.seeding import digest
-from crossmed_core.types import Item, MaskRef, Prediction
+from crossmed_core.types import RLE, Item, Prediction
 
 
 def choose(item: Item, scores: Sequence[float], *, seed: int) -> Prediction:
@@ -21,55 +24,86 @@ def choose(item: Item, scores: Sequence[float], *, seed: int) -> Prediction:
     if any(score != score for score in scores):
         return Prediction(item.id, error="the option scores are not numbers (NaN)")
     rounded = tuple(round(float(score), 6) for score in scores)
-    tied = [index for index, score in enumerate(rounded) if score == max(rounded)]
-    option = min(tied, key=lambda index: digest(seed, "coin", item.id, item.options[index]))
+    tied = [place for place, score in enumerate(rounded) if score == max(rounded)]
+    option = min(tied, key=lambda place: digest(seed, "coin", item.id, item.options[place]))
     return Prediction(item.id, option=option, option_scores=rounded, guess=len(tied) > 1)
 
 
 def answer_block(model: Model, block: Sequence[Item]) -> dict[str, Prediction]:
-    """Answer a block; whatever the model does, each item gets exactly one prediction."""
-    answers: dict[str, Prediction] = {}
+    """Answer a block; each item gets exactly one sound prediction, or an error that says why there is none.
+
+    If the model fails on the block (one bad item, memory), the items are asked one by one, so that only those that fail
+    alone become errors.
+
+    Raises:
+        Exception: The model's own, if it fails on every item: then the trial fails, and can be tried again.
+    """
     try:
-        for prediction in model.predict(block):
-            answers[prediction.item] = prediction
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        answers = _by_item(model, block)
+    except Exception as whole:
+        answers, failed = {}, 0
         for item in block:
-            answers.setdefault(item.id, Prediction(item.id, error=f"the model failed: {reason}"))
+            try:
+                answers |= _by_item(model, [item])
+            except Exception as error:
+                failed += 1
+                reason = (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:300]
+                answers[item.id] = Prediction(item.id, error=f"the model failed: {reason}")
+        if failed == len(block):
+            raise whole
     return {item.id: checked(item, answers.get(item.id)) for item in block}
 
 
+def _by_item(model: Model, items: Sequence[Item]) -> dict[str, Prediction]:
+    wanted = {item.id for item in items}
+    answers: dict[str, Prediction] = {}
+    for prediction in model.predict(items):
+        if not isinstance(prediction, Prediction):
+            raise TypeError(f"predict yielded {type(prediction).__name__}, not Prediction")
+        if prediction.item in wanted:
+            answers[prediction.item] = prediction
+    return answers
+
+
 def checked(item: Item, prediction: Prediction | None) -> Prediction:
-    """Turn an answer that cannot be scored into an error that says why."""
+    """Turn an answer that cannot be scored into an error that says why, and its numbers into plain ones."""
     if prediction is None:
         return Prediction(item.id, error="the model returned no prediction")
+    raw = None if prediction.raw is None else str(prediction.raw)
     if prediction.error is not None:
-        return prediction
-    wrong = ""
-    if item.kind == "option":
-        if prediction.option is None or not 0 <= prediction.option < len(item.options):
-            wrong = f"option {prediction.option!r} is not one of the {len(item.options)} options"
-        elif prediction.option_scores is not None and any(score != score for score in prediction.option_scores):
-            wrong = "the option scores are not numbers (NaN)"
-    elif prediction.mask is None:
-        wrong = "the model returned no mask"
-    elif item.mask is not None and (truth := _truth_size(item.mask)) not in (
-        None,
-        tuple(prediction.mask.size),
-    ):
-        wrong = f"the mask has size {prediction.mask.size}, the truth {truth}"
-    elif item.mask is not None and _truth_size(item.mask) is None:
-        wrong = "the true mask cannot be read"
-    return Prediction(item.id, raw=prediction.raw, error=wrong) if wrong else prediction
-
-
-def _truth_size(mask: MaskRef) -> tuple[int, int] | None:
-    if mask.rle is not None:
-        return mask.rle.size
+        return Prediction(item.id, raw=raw, error=str(prediction.error))
     try:
-        height, width = read_mask(mask).shape
-    except UnreadableImageError:
-        return None
-    return height, width
+        kind = _option(item, prediction) if item.kind == "option" else _mask(item, prediction)
+    except (TypeError, ValueError, UnreadableImageError) as error:
+        return Prediction(item.id, raw=raw, error=str(error))
+    return replace(kind, raw=raw, guess=bool(prediction.guess))
+
+
+def _option(item: Item, prediction: Prediction) -> Prediction:
+    try:
+        option = index(prediction.option)  # type: ignore[arg-type]  # numpy integers pass, texts and floats do not
+    except TypeError:
+        raise ValueError(f"option {prediction.option!r} is not the number of an option") from None
+    if not 0 <= option < len(item.options):
+        raise ValueError(f"option {option} is not one of the {len(item.options)} options")
+    if prediction.option_scores is None:
+        return Prediction(item.id, option=option)
+    scores = tuple(float(score) for score in prediction.option_scores)
+    if len(scores) != len(item.options):
+        raise ValueError(f"{len(scores)} option scores for {len(item.options)} options")
+    if not all(isfinite(score) for score in scores):
+        raise ValueError("the option scores are not numbers (NaN or infinite)")
+    return Prediction(item.id, option=option, option_scores=scores)
+
+
+def _mask(item: Item, prediction: Prediction) -> Prediction:
+    if prediction.mask is None:
+        raise ValueError("the model returned no mask")
+    if item.mask is None:
+        raise ValueError("the true mask cannot be read")
+    height, width = (int(side) for side in prediction.mask.size)
+    mask = RLE((height, width), tuple(int(count) for count in prediction.mask.counts))
+    found, truth = decode_mask(mask).shape, read_mask(item.mask).shape
+    if found != truth:
+        raise ValueError(f"the mask has size {found}, the truth {truth}")
+    return Prediction(item.id, mask=mask)

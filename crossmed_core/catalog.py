@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from crossmed_core.benchmark import Benchmark
 from crossmed_core.contracts import Dataset, Metric, Model, ModelFamily, Splitter, TrainSettings
-from crossmed_core.errors import CrossmedError, ExitCode, suggest, unknown
+from crossmed_core.errors import CrossmedError, ExitCode, suggest
 from crossmed_core.paths import cache_folder
 from crossmed_core.plugins import Claim, PluginConfig, PluginManager
 from crossmed_core.records import DatasetRecord, MetricRecord, ModelRecord
@@ -94,9 +94,7 @@ class Catalog:
             if not rest:
                 raise CrossmedError(f"{name!r}: write what to load after the colon, e.g. 'timm:resnet18'.")
             return claims[prefix], {"name": rest}
-        if name not in claims and not colon:
-            raise unknown("model", name, [*claims, *self.registry.models], see="crossmed ls models")
-        claim = self.plugins.get("model", name)
+        claim = self.plugins.get("model", name, also=self.registry.models)
         if claim.record.needs_spec:
             raise CrossmedError(
                 f"{name!r} is a family; name a model of it, e.g. '{name}:NAME'.",
@@ -133,7 +131,10 @@ class Catalog:
             if key not in signature.parameters:
                 raise CrossmedError(f"Dataset {name!r} has no option {key!r}.", hint=suggest(key, signature.parameters))
         defaults = {key: parameter.default for key, parameter in signature.parameters.items()}
-        return factory(**options), {**defaults, **options}
+        try:
+            return factory(**options), {**defaults, **options}
+        except (TypeError, ValueError) as error:
+            raise CrossmedError(f"Dataset {name!r} does not take these options: {error}.") from error
 
     def benchmark(self, name: str, options: Mapping[str, Any], data: Path | None) -> Benchmark:
         """Read a dataset into a benchmark.
@@ -160,7 +161,15 @@ class Catalog:
             raise CrossmedError(f"--data {data} is not a folder.", exit_code=ExitCode.ENVIRONMENT)
         else:
             root = data.resolve()
-        return Benchmark(name, dataset, root, settings)
+        try:
+            return Benchmark(name, dataset, root, settings)
+        except CrossmedError:
+            raise
+        except Exception as error:
+            raise CrossmedError(
+                f"Dataset {name!r} failed while it read {root}: {type(error).__name__}: {error}.",
+                exit_code=ExitCode.ENVIRONMENT,
+            ) from error
 
     # -- splits and metrics ------------------------------------------------------------------------
 
@@ -175,12 +184,15 @@ class Catalog:
         return record, record.load()
 
     def metrics_for(self, kind: AnswerKind, *, primary: bool = False) -> dict[str, Metric]:
-        """Return the metrics for a kind of answer, or only the one that tables show."""
-        return {
-            name: claim.record.load()
-            for name, claim in self.plugins.records("metric").items()
-            if claim.record.answers == kind and (claim.record.primary or not primary)
-        }
+        """Return the metrics for a kind of answer, or only the primary ones; one that cannot load is left out."""
+        found = {}
+        for name, claim in self.plugins.records("metric").items():
+            if claim.record.answers == kind and (claim.record.primary or not primary):
+                try:
+                    found[name] = claim.record.load()
+                except CrossmedError:
+                    continue  # named with --metric, or by 'plugins doctor', it says why
+        return found
 
 
 def train_settings(owner: str, values: Mapping[str, Any]) -> TrainSettings:

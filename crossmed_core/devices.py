@@ -63,3 +63,13 @@ def _has_driver() -> bool:
     except OSError:
         return False
     return True
+
+
+def precision(device: str) -> str:
+    """Say in which precision networks of `crossmed_core.training` compute on a device."""
+    if device == "cuda":
+        import torch
+
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16 autocast in training, float32 in answers"
+    return "float32"

@@ -122,7 +122,7 @@ def crossmed_run_started(run: Mapping[str, Any]) -> None:
 
 @hookspec
 def crossmed_trial_finished(trial: Mapping[str, Any], scores: Sequence[Score]) -> None:
-    """Called in the main process after each trial, also one that was reused; `trial` is the content of trial.json.
+    """Called in the main process after each trial, reused and failed ones too; `trial` is the content of trial.json.
 
     Example:
         >>> from crossmed_core import hookimpl

@@ -10,14 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.types import RLE, ImageRef, MaskRef
 
 # PIL would clip deeper images at 255 without a word; they must be windowed by their dataset first.
 _DISPLAYABLE = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 
 
-class UnreadableImageError(Exception):
+class UnreadableImageError(CrossmedError):
     """An image or mask that cannot be opened; the message names the file and the reason."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=ExitCode.ENVIRONMENT)
 
 
 def read_image(ref: ImageRef) -> NDArray[np.uint8]:
@@ -48,7 +52,12 @@ def read_mask(ref: MaskRef) -> NDArray[np.bool_]:
         return decode_mask(ref.rle)
     assert ref.path is not None
     with _open(ref.path, None) as image:
-        return np.asarray(image.convert("L")) > 0
+        # Palette entries and colour channels as they are: a dark colour is not background.
+        values = np.asarray(image if image.mode != "PA" else image.convert("P"))
+        if image.mode in ("LA", "RGBA"):
+            values = values[..., :-1]  # opacity is not foreground
+        foreground: NDArray[np.bool_] = np.any(values.reshape(*values.shape[:2], -1) != 0, axis=2)
+        return foreground
 
 
 def _open(path: str, sha256: str | None) -> Image.Image:

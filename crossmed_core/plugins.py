@@ -161,6 +161,7 @@ class PluginManager:
     def _load_one(self, info: PluginInfo) -> tuple[PluginInfo, str | None]:
         started = time.perf_counter()
         module: ModuleType | None = None
+        registered = False
         try:
             # What a plugin prints while it is imported must not spoil the JSON on stdout.
             with contextlib.redirect_stdout(sys.stderr):
@@ -172,9 +173,10 @@ class PluginManager:
                     return replace(info, status=Status.INCOMPATIBLE, reason=reason), module.__file__
                 hooks = check_hooks(module)
                 self._hooks.register(module, name=info.key)
+                registered = True
                 records = self._records(module)
         except (Exception, SystemExit) as error:
-            if module is not None and self._hooks.is_registered(module):
+            if registered:
                 self._hooks.unregister(module)
             origin = module.__file__ if module else plugin_memory.origin(info)
             return replace(info, status=Status.BROKEN, reason=_one_line(error)), origin
@@ -227,8 +229,13 @@ class PluginManager:
         self.load()
         return dict(sorted(self.claims[kind].items()))
 
-    def get(self, kind: str, name: str) -> Claim:
+    def get(self, kind: str, name: str, *, also: Iterable[str] = ()) -> Claim:
         """Look up a name, or `distribution:name`.
+
+        Args:
+            kind: "dataset", "model", "split" or "metric".
+            name: As typed.
+            also: Further names (aliases) that the error may suggest.
 
         Raises:
             CrossmedError: For an unknown name, with the nearest one, or the broken plugin that may have had it.
@@ -237,7 +244,7 @@ class PluginManager:
         claim = self.claims[kind].get(name) or self._by_distribution[kind].get(name)
         if claim is not None:
             return claim
-        error = unknown(kind, name, self.claims[kind], see=f"crossmed ls {kind}s")
+        error = unknown(kind, name, [*self.claims[kind], *also], see=f"crossmed ls {kind}s")
         broken = [info for info in self.plugins if info.status in (Status.BROKEN, Status.INCOMPATIBLE)]
         if broken:
             error.hint += f" (Not loaded: {', '.join(f'{i.name}: {i.reason}' for i in broken)}.)"
@@ -245,12 +252,6 @@ class PluginManager:
         if off:
             error.hint += f" (Disabled: {', '.join(off)}.)"
         raise error
-
-    @property
-    def hook(self) -> pluggy.HookRelay:
-        """The hooks of all loaded plugins, for the run observers."""
-        self.load()
-        return self._hooks.hook
 
     def observe(self, name: str, warn: Any, **arguments: object) -> None:
         """Call an observer hook on each plugin that has it; one that raises is told to `warn` and passed over."""

@@ -173,13 +173,23 @@ def _read(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     return content
 
 
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "family": (str, "text"), "summary": (str, "text"), "hub": (str, "text"), "revision": (str, "text"),
+    "licence": (str, "text"), "extra": (str, "text"), "access": (str, "text"), "url": (str, "text"),
+    "options": (dict, "a table"), "train": (dict, "a table"), "packages": (list, "a list of texts"),
+    "parameters_m": ((int, float), "a number"), "ms_per_image": ((int, float), "a number"),
+    "gated": (bool, "true or false"),
+}  # fmt: skip
+
+
 def _build(kind: type, section: str, name: str, entry: Mapping[str, Any]) -> Any:
-    values = dict(entry)
-    if "packages" in values:
-        values["packages"] = tuple(values["packages"])
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise CrossmedError(
-            f"Registry entry [{section}.{name}] is incomplete: {str(error).partition(') ')[2] or error}."
-        ) from error
+    for key, value in entry.items():
+        wanted, words = _KINDS[key]
+        if not isinstance(value, wanted) or (
+            isinstance(value, list) and not all(isinstance(one, str) for one in value)
+        ):
+            raise CrossmedError(f"Registry entry [{section}.{name}]: {key} must be {words}, not {value!r}.")
+    if kind is ModelEntry and "family" not in entry:
+        raise CrossmedError(f"Registry entry [{section}.{name}] names no family.", hint='E.g. family = "timm".')
+    packages = {"packages": tuple(entry["packages"])} if "packages" in entry else {}
+    return kind(**{**entry, **packages})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from crossmed_core import provenance
 from crossmed_core.benchmark import Benchmark
 from crossmed_core.catalog import Catalog
 from crossmed_core.contracts import Metric
+from crossmed_core.devices import precision
 from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.recipe import Study
 from crossmed_core.runlog import (
@@ -59,7 +60,7 @@ def header(
         "benchmark": {
             "dataset": study.dataset,
             "options": benchmark.options,
-            "data": str(study.data.resolve()) if study.data else None,
+            "data": str(study.data) if study.data else None,
             "sha256": benchmark.digest,
             "synthetic": dataset.record.synthetic,
             "plugin": dataset.plugin.key,
@@ -68,6 +69,7 @@ def header(
         "splits": splits,
         "limit": study.limit,
         "device": device,
+        "precision": precision(device),
         "threads": threads,
         "trials": [trial.spec.id for trial in trials],
     }
@@ -104,14 +106,10 @@ def open_run(folder: Path, wanted: Mapping[str, Any], session: Mapping[str, Any]
                 hint="Choose another folder with --out, or give the flags it was started with to go on.",
                 exit_code=ExitCode.RUN_FOLDER,
             )
-        first = run["sessions"][0]["environment"]
-        for name, version in first["packages"].items():
-            new = now["environment"]["packages"].get(name)
-            if new != version:
-                warnings.append(f"{name} was {version} when this run began and is {new} now; finished trials are kept")
+        warnings = _changes(run["sessions"][0]["environment"], now["environment"])
         run["sessions"].append(now)
     else:
-        others = [entry.name for entry in folder.iterdir() if entry.name not in (".lock", "run.json")]
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
         if others:
             raise CrossmedError(
                 f"{folder} is not empty and holds no run ({others[0]}, ...).",
@@ -122,6 +120,19 @@ def open_run(folder: Path, wanted: Mapping[str, Any], session: Mapping[str, Any]
     run["status"] = "running"
     write_json(path, run)
     return run, warnings
+
+
+def _changes(first: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say which code changed since a run began; its finished trials are of the older one."""
+    before, after = dict(first["packages"]), dict(now["packages"])
+    before |= {f"plugin {one['name']}": one["version"] for one in first["plugins"]}
+    after |= {f"plugin {one['name']}": one["version"] for one in now["plugins"]}
+    before["the git commit"], after["the git commit"] = first["git_commit"], now["git_commit"]
+    return [
+        f"{name} was {version} when this run began and is {after.get(name)} now; finished trials are kept"
+        for name, version in before.items()
+        if after.get(name) != version
+    ]
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -177,6 +188,7 @@ def score_run(
     catalog: Catalog,
     compare: Iterable[Sequence[str]],
     metrics: Sequence[str] = (),
+    warn: Callable[[str], object] = lambda message: None,
 ) -> tuple[list[Score], list[Gap]]:
     """Score every condition with every metric that fits, and compare.
 
@@ -185,6 +197,7 @@ def score_run(
         catalog: Knows the metrics.
         compare: Pairs of splits whose gap is wanted.
         metrics: Names; empty = all metrics that fit the answers.
+        warn: Told about a metric that fails; the others go on.
 
     Raises:
         CrossmedError: For an unknown metric, or one that fits none of the answers.
@@ -197,13 +210,23 @@ def score_run(
             raise CrossmedError(
                 f"Metric {name!r} scores {wanted.answers} items; this run has {' and '.join(kinds)} items."
             )
-    scores = [
-        score(group, name, metric, proportion=getattr(metric, "proportion", False))
-        for group in conditions(answers).values()
-        for name, metric in by_kind[kind_of(group[0])].items()
-    ]
+    scores: list[Score] = []
     pairs = [(first, second) for first, second in compare]
-    return scores, gaps(answers, lambda kind: by_kind[kind], pairs)
+    found: list[Gap] = []
+    for kind, known in by_kind.items():
+        mine = [one for one in answers if kind_of(one) == kind]
+        for name, metric in known.items() if mine else ():
+            try:
+                proportion = bool(getattr(metric, "proportion", False))
+                new = [score(group, name, metric, proportion=proportion) for group in conditions(mine).values()]
+                found += gaps(mine, {name: metric}, pairs)
+            except Exception as error:
+                warn(f"metric {name!r} failed and is left out: {type(error).__name__}: {error}")
+                continue
+            scores += new
+    order = {key: place for place, key in enumerate(conditions(answers))}
+    scores.sort(key=lambda one: order[one.model, one.target, one.split])
+    return scores, found
 
 
 def kind_of(answers: Answers) -> AnswerKind:

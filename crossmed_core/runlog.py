@@ -39,12 +39,22 @@ def trial_folder(run: Path, trial: str) -> Path:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into one line that names the path."""
+def writing(path: Path, *, anything: bool = True) -> Iterator[None]:
+    """Turn a full disk or a missing permission into one line that names the path.
+
+    Args:
+        path: What is written.
+        anything: False if other code runs inside that also reads: then only a full disk counts, and files under `path`.
+
+    Raises:
+        CrossmedError: In place of such an OSError.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        ours = anything or str(error.filename or "").startswith(str(path))
+        if error.errno not in _UNWRITABLE or not (full or ours):
             raise
         raise CrossmedError(
             f"Cannot write {error.filename or path}: {error.strerror}.",

@@ -128,8 +128,16 @@ def make_split(benchmark: Benchmark, catalog: Catalog, resolved: ResolvedModel, 
         SplitViolationError: If the splitter breaks a promise.
     """
     keys = benchmark.keys_for(resolved.record.answers)
-    split = catalog.splitter(spec.split)(keys, target=spec.target, seed=spec.seed)
-    prove(split, benchmark.keys)
+    splitter = catalog.splitter(spec.split)
+    try:
+        split = splitter(keys, target=spec.target, seed=spec.seed)
+        prove(split, benchmark.keys)
+    except CrossmedError:
+        raise
+    except Exception as error:
+        raise CrossmedError(
+            f"Split {spec.split!r} failed for {spec.target}: {type(error).__name__}: {error}."
+        ) from error
     return split
 
 
@@ -152,17 +160,16 @@ def run_trial(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchm
     started = time.monotonic()
     with locked(folder):
         state = _open_trial(spec, folder, benchmark)
-        if state["status"] == "finished":
+        if state["status"] == "finished" and _is_complete(folder):
             return TrialResult(spec, "finished", reused=True)
         try:
             # `writing` makes a full disk, met anywhere, the end of the run: no other trial could go on either.
-            with writing(folder):
+            with writing(folder, anything=False):
                 _run(spec, folder, catalog, benchmark, emit)
         except Exception as error:
             if isinstance(error, CrossmedError) and error.exit_code is ExitCode.RUN_FOLDER:
                 raise
-            expected = isinstance(error, CrossmedError | SplitViolationError | UnreadableImageError)
-            message = str(error) if expected else _with_traceback(error, folder)
+            message = str(error) if isinstance(error, CrossmedError) else _with_traceback(error, folder)
             state |= {"status": "failed", "error": message}
             write_json(folder / "trial.json", state)
             return TrialResult(spec, "failed", message=message, seconds=time.monotonic() - started)
@@ -171,6 +178,12 @@ def run_trial(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchm
         state.pop("error", None)
         write_json(folder / "trial.json", state)
     return TrialResult(spec, "finished", seconds=seconds)
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether every test item has its line; files may have been deleted since the trial finished."""
+    items = {row["id"] for row in read_rows(folder / "items.jsonl")}
+    return bool(items) and items <= {row["item"] for row in read_rows(folder / "predictions.jsonl")}
 
 
 def _with_traceback(error: Exception, folder: Path) -> str:
@@ -215,7 +228,7 @@ def _as_json(value: Any) -> Any:
 def _run(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, emit: Emit) -> None:
     resolved = catalog.model(spec.model, spec.options)
     split = make_split(benchmark, catalog, resolved, spec)
-    require_cells(split)
+    require_cells(split, train=resolved.record.trains)
     split = matched(
         split,
         train=spec.train_size if resolved.record.trains else 0,
@@ -239,7 +252,7 @@ def _run(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, 
     train, val, test = (benchmark.items(ids) for ids in (split.train, split.val, split.test))
     if not weights.exists():
         _refuse_shared_images(train + val, test)
-    _write_test_items(folder / "items.jsonl", test)
+    _write_test_items(folder / "items.jsonl", test, seen=resolved.record.sees_images)
     path = folder / "predictions.jsonl"
     done = {row["item"] for row in _resumable_rows(path)}
     if all(item.id in done for item in test):
@@ -272,21 +285,22 @@ def _refuse_shared_images(train: Sequence[Item], test: Sequence[Item]) -> None:
             raise SplitViolationError(f"test item {item.id!r} shows the same image file as training item {other!r}")
 
 
-def _write_test_items(path: Path, test: Sequence[Item]) -> None:
-    """Write the test items once, masks inline and image digests with them, so that scoring needs no other file."""
+def _write_test_items(path: Path, test: Sequence[Item], *, seen: bool) -> None:
+    """Write the test items once, masks inline and digests of seen images with them: scoring needs no other file."""
     if path.exists():
         return
     partial = path.with_name(path.name + ".partial")
     with writing(path):
         partial.unlink(missing_ok=True)
-    append_rows(partial, (item_to_json(_self_contained(item)) for item in test))
+    append_rows(partial, (item_to_json(_self_contained(item, seen=seen)) for item in test))
     with writing(path):
         partial.replace(path)
 
 
-def _self_contained(item: Item) -> Item:
+def _self_contained(item: Item, *, seen: bool) -> Item:
     """Add the image digest and bring the mask inline. A mask that cannot be read is left out: the item is unscored."""
-    item = replace(item, image=replace(item.image, sha256=item.image.sha256 or _file_digest(item)))
+    if seen:
+        item = replace(item, image=replace(item.image, sha256=item.image.sha256 or _file_digest(item)))
     if item.mask is None or item.mask.rle is not None:
         return item
     try:
@@ -307,6 +321,7 @@ def _fit(
     weights, checkpoint, log_path = folder / "model", folder / "checkpoint", folder / "train.jsonl"
     if weights.exists() and isinstance(model, SavesWeights):
         model.restore(weights)
+        shutil.rmtree(checkpoint, ignore_errors=True)  # left if the run was killed between saving and this
         return
     drop_torn_line(log_path)
 

@@ -7,9 +7,8 @@ silently wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
@@ -46,7 +45,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class Gap:
-    """The difference of two conditions on the same test items: first minus second."""
+    """The difference of two conditions on the same test items: first minus second.
+
+    `guessed` names the conditions whose answers are all declared guesses: a gap to them is a gap to chance, by
+    construction.
+    """
 
     metric: str
     target: str
@@ -59,6 +62,7 @@ class Gap:
     n: int
     seeds: tuple[int, ...]
     interval: str
+    guessed: tuple[str, ...] = ()
 
 
 def patient_of(item: Item) -> str:
@@ -81,16 +85,18 @@ def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: 
     """
     first = answers[0]
     ordered = sorted(answers, key=lambda one: one.seed)
+    # One set of items for value, interval, n and chance: those that every seed answered.
     common = set.intersection(*({item.id for item, _ in one.scored()} for one in ordered))
-    values = tuple(_finite(metric(one.scored())) if one.scored() else None for one in ordered)
-    known = [value for value in values if value is not None]
-    items = [item for item, _ in first.scored(common)]
+    pairs = [one.scored(common) for one in ordered]
+    items = [item for item, _ in pairs[0]]
+    by_seed = tuple(_finite(metric(one)) if common else None for one in pairs)
+    known = [value for value in by_seed if value is not None]
     patients = len({patient_of(item) for item in items})
     low = high = None
-    interval = "none: nothing was scored"
-    if known and common:
-        low, high, interval = _interval(ordered, common, metric, values, patients, proportion)
-    chance = _finite(metric.chance([item for item, _ in first.pairs])) if isinstance(metric, KnowsChance) else None
+    how = "none: fewer than two patients were scored"
+    if len(known) == len(by_seed) and patients > 1:
+        low, high, how = _interval(ordered, common, metric, known, patients, proportion)
+    chance = _finite(metric.chance(items)) if items and isinstance(metric, KnowsChance) else None
     return Score(
         metric=name,
         target=first.target,
@@ -99,14 +105,14 @@ def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: 
         value=sum(known) / len(known) if known else None,
         low=_finite(low),
         high=_finite(high),
-        n=len({item.id for one in ordered for item, _ in one.scored()}),
+        n=len(items),
         patients=patients,
         chance=chance,
         unscored=sum(len(one.pairs) - len(one.scored()) for one in ordered),
-        guessed=sum(prediction.guess for one in ordered for _, prediction in one.scored()),
+        guessed=sum(prediction.guess for one in pairs for _, prediction in one),
         seeds=tuple(one.seed for one in ordered),
-        by_seed=values,
-        interval=interval,
+        by_seed=by_seed,
+        interval=how,
     )
 
 
@@ -114,26 +120,38 @@ def _interval(
     answers: Sequence[Answers],
     common: set[str],
     metric: Metric,
-    values: Sequence[float | None],
+    by_seed: Sequence[float],
     patients: int,
     proportion: bool,
 ) -> tuple[float, float, str]:
     pairs = answers[0].scored(common)
+    clusters = [patient_of(item) for item, _ in pairs]
     if len(answers) == 1 and proportion and patients == len(pairs):
-        n = len(pairs)
-        low, high = statistics.wilson(round((values[0] or 0.0) * n), n)
+        low, high = statistics.wilson(round(by_seed[0] * patients), patients)
         return low, high, "Wilson, one item per patient, one training seed"
-    over = "patients" if len(answers) == 1 else f"patients and {len(answers)} training seeds"
     if isinstance(metric, AdditiveMetric):
         draws = statistics.resampled_values(_sums(answers, common, metric), metric.value)
-        return *statistics.percentile_interval(draws), f"bootstrap over {over}, {statistics.RESAMPLES} resamples"
+        resamples = statistics.RESAMPLES
+    else:
+        scored = [one.scored(common) for one in answers]
 
-    def of_sample(indices: Sequence[int]) -> float:
-        return float(np.mean([metric([one[i] for i in indices]) for one in scored]))
+        def of_sample(places: Sequence[int]) -> float:
+            return float(np.mean([metric([one[place] for place in places]) for one in scored]))
 
-    scored = [one.scored(common) for one in answers]
-    clusters = [patient_of(item) for item, _ in pairs]
-    return *statistics.generic_interval(of_sample, clusters), "bootstrap over patients, 500 resamples"
+        draws = statistics.generic_draws(of_sample, clusters)
+        resamples = len(draws)
+    if proportion and np.ptp(draws) == 0 and by_seed[0] in (0.0, 1.0):
+        # All right or all wrong: resampling sees no variance where there may be some.
+        low, high = statistics.wilson(round(by_seed[0] * patients), patients)
+        return low, high, "Wilson on patients, as all answers are alike"
+    low, high = statistics.interval(draws, by_seed)
+    return low, high, _how(len(answers), resamples)
+
+
+def _how(seeds: int, resamples: int) -> str:
+    if seeds == 1:
+        return f"bootstrap over patients, {resamples} resamples, one training seed"
+    return f"t interval over {seeds} training seeds and patients ({resamples} resamples)"
 
 
 def _sums(answers: Sequence[Answers], common: set[str], metric: AdditiveMetric) -> list[statistics.Floats]:
@@ -162,24 +180,29 @@ def gap(first: Sequence[Answers], second: Sequence[Answers], name: str, metric: 
         return None
     sums = _sums([one for side in sides for one in side], common, metric)
     halves = sums[: len(seeds)], sums[len(seeds) :]
-    # Equal seed and shapes: both draw the same patients and training seeds, so the difference is paired.
+    # Equal seed and shapes: both draw the same patients, so the difference is paired.
     draws = [statistics.resampled_values(half, metric.value) for half in halves]
-    means = [float(np.mean([metric.value(one.sum(axis=0)) for one in half])) for half in halves]
-    low, high = statistics.percentile_interval(draws[0] - draws[1])
-    over = "patients" if len(seeds) == 1 else f"patients and {len(seeds)} training seeds"
+    values = [[float(metric.value(one.sum(axis=0))) for one in half] for half in halves]
+    differences = [one - other for one, other in zip(*values, strict=True)]
+    low, high = statistics.interval(draws[0] - draws[1], differences)
     return Gap(
         metric=name,
         target=first[0].target,
         model=first[0].model,
         first=first[0].split,
         second=second[0].split,
-        value=means[0] - means[1],
+        value=float(np.mean(differences)),
         low=low,
         high=high,
         n=len(common),
         seeds=tuple(seeds),
-        interval=f"paired bootstrap over {over}, {statistics.RESAMPLES} resamples",
+        interval=f"paired {_how(len(seeds), statistics.RESAMPLES)}",
+        guessed=tuple(side[0].split for side in sides if _all_guessed(side, common)),
     )
+
+
+def _all_guessed(side: Sequence[Answers], common: set[str]) -> bool:
+    return all(prediction.guess for one in side for _, prediction in one.scored(common))
 
 
 def conditions(answers: Iterable[Answers]) -> dict[tuple[str, str, str], list[Answers]]:
@@ -190,31 +213,22 @@ def conditions(answers: Iterable[Answers]) -> dict[tuple[str, str, str], list[An
     return groups
 
 
-def gaps(
-    answers: Iterable[Answers],
-    metric_of: Callable[[str], Mapping[str, Metric]],
-    compared: Sequence[tuple[str, str]],
-) -> list[Gap]:
+def gaps(answers: Iterable[Answers], metrics: Mapping[str, Metric], compared: Sequence[tuple[str, str]]) -> list[Gap]:
     """Return the gap of each pair of splits in `compared`, for every model and target that has both.
 
     Args:
-        answers: All trials.
-        metric_of: Answer kind -> the metrics by name to compare.
+        answers: Trials whose items the metrics score.
+        metrics: Name -> metric.
         compared: Pairs of split names, e.g. ("related", "zero-overlap").
     """
     groups = conditions(answers)
     found = []
     for model, target in dict.fromkeys((model, target) for model, target, _ in groups):
-        for pair in compared:
-            sides = [groups.get((model, target, split)) for split in pair]
-            if not all(sides):
-                continue
-            first, second = cast(list[list[Answers]], sides)
-            kind = first[0].pairs[0][0].kind if first[0].pairs else "option"
-            for name, metric in metric_of(kind).items():
-                result = gap(first, second, name, metric)
-                if result is not None:
-                    found.append(result)
+        for first, second in compared:
+            one, other = groups.get((model, target, first)), groups.get((model, target, second))
+            if one and other:
+                results = (gap(one, other, name, metric) for name, metric in metrics.items())
+                found += [result for result in results if result is not None]
     return found
 
 

@@ -22,7 +22,7 @@ Share = Callable[[MAT], int]
 Rule = Callable[[MAT, Sequence[MAT], Share], Iterable[MAT]]
 
 
-class SplitViolationError(Exception):
+class SplitViolationError(CrossmedError):
     """A split broke a promise (a patient on both sides, a leaked test item). The trial fails."""
 
 
@@ -66,8 +66,7 @@ class CellRule:
             seed=seed,
             train=fair_order((key for key in pool if key.part == "train"), seed=seed),
             val=fair_order((key for key in pool if key.part == "val"), seed=seed),
-            # The same test items, in the same order, for every seed: seeds vary the training, not the exam.
-            test=fair_order((key for key in by_cell.get(target, ()) if key.part == "test"), seed=0),
+            test=random_order(key for key in by_cell.get(target, ()) if key.part == "test"),
             cells=tuple(chosen),
             note="" if chosen else f"no cell of this benchmark satisfies {self.name!r} for {target}",
         )
@@ -87,6 +86,14 @@ def fair_order(keys: Iterable[ItemKey], *, seed: int) -> tuple[str, ...]:
         ranked = [sorted(strata[cell][label], key=lambda item: (digest(seed, item), item)) for label in labels]
         queues.append(_take_turns(ranked))
     return tuple(_take_turns(queues))
+
+
+def random_order(keys: Iterable[ItemKey]) -> tuple[str, ...]:
+    """Order test ids by a hash of the id: every prefix is a simple random sample, labels as frequent as they are.
+
+    The order is the same for every seed: seeds vary the training, not the exam.
+    """
+    return tuple(sorted((key.id for key in keys), key=lambda item: (digest("exam", item), item)))
 
 
 def _take_turns(queues: Sequence[Sequence[str]]) -> list[str]:
@@ -177,15 +184,19 @@ def split_card(split: Split, keys: Mapping[str, ItemKey]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def require_cells(split: Split) -> None:
+def require_cells(split: Split, *, train: bool = True) -> None:
     """Refuse an empty condition in words that help.
+
+    Args:
+        split: The split.
+        train: Whether the model trains, and so needs training items.
 
     Raises:
         CrossmedError: If nothing can be trained on or tested.
     """
     if not split.test:
         raise CrossmedError(f"Target {split.target} has no test items.", hint="See 'crossmed show cell CELL'.")
-    if not split.train:
+    if train and not split.train:
         raise CrossmedError(
             f"Split {split.rule!r} is empty for {split.target}: {split.note or 'its cells hold no training items'}.",
             hint="See 'crossmed show split NAME --target CELL' for what is there.",

@@ -1,7 +1,7 @@
 """Intervals and the compositional gap. Everything is a function of summed per-item terms, so a resample is a product.
 
-Items of one patient are not independent: the patient is resampled, with all items. Where several seeds were run, seeds
-are resampled too, so the interval then speaks of new training runs; with a single seed it speaks of these weights only.
+Items of one patient are not independent: the patient is resampled, with all items. Where several seeds were run, their
+variance is added, so the interval then speaks of new training runs; with a single seed it speaks of these weights only.
 """
 
 from __future__ import annotations
@@ -40,30 +40,49 @@ def cluster_sums(terms: Floats, clusters: Sequence[str]) -> Floats:
 
 
 def resampled_values(sums: Sequence[Floats], value: Value, *, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
-    """Draw the metric's bootstrap distribution.
+    """Draw the bootstrap distribution of the mean over training seeds, patients resampled.
 
     Args:
         sums: Per training seed, summed terms of shape (clusters, terms); clusters aligned over seeds.
         value: Turns (..., terms) into (...).
-        seed: Seed of the resampling. Two calls with equal seed and shapes draw the same clusters and training seeds,
-            which makes their difference a paired one.
+        seed: Seed of the resampling. Two calls with equal seed and number of clusters draw the same clusters, which
+            makes their difference a paired one.
         resamples: Number of draws.
 
     Returns:
         Array of shape (resamples,); NaN where a draw is undefined.
     """
     stacked = np.stack(sums)
-    runs, clusters, _ = stacked.shape
+    clusters = stacked.shape[1]
     rng = np.random.default_rng(seed)
     draws = np.empty(resamples)
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
         weights = _times_drawn(rng, clusters, size)
-        of_runs = _times_drawn(rng, runs, size) / runs
-        values = value(np.einsum("bc,sct->bst", weights, stacked, optimize=True))
-        # A training seed that was not drawn must not spoil the mean, even if its value is undefined.
-        draws[start : start + size] = np.where(of_runs > 0, of_runs * values, 0.0).sum(axis=1)
+        draws[start : start + size] = value(np.einsum("bc,sct->bst", weights, stacked, optimize=True)).mean(axis=1)
     return draws
+
+
+def interval(draws: Floats, by_seed: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of a mean over training seeds.
+
+    One seed: the percentile interval of the draws; it speaks of these weights. Several: on either side, the distance to
+    the percentile interval and Student's t times sd / sqrt(k) of the seeds, added in quadrature. That is on the safe
+    side (96 to 99 % in simulation), where resampling two or three seeds is far too sure of itself (75 to 86 %).
+
+    Args:
+        draws: From `resampled_values`.
+        by_seed: The value for each training seed.
+    """
+    low, high = percentile_interval(draws)
+    k = len(by_seed)
+    if k == 1:
+        return low, high
+    from scipy.stats import t
+
+    centre = float(np.mean(by_seed))
+    of_seeds = float(t.ppf((1 + LEVEL) / 2, k - 1)) * float(np.std(by_seed, ddof=1)) / k**0.5
+    return centre - float(np.hypot(centre - low, of_seeds)), centre + float(np.hypot(high - centre, of_seeds))
 
 
 def _times_drawn(rng: np.random.Generator, n: int, size: int) -> Floats:
@@ -85,10 +104,10 @@ def percentile_interval(draws: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def generic_interval(
+def generic_draws(
     score: Callable[[Sequence[int]], float], clusters: Sequence[str], *, seed: int = 0, resamples: int = 500
-) -> tuple[float, float]:
-    """Bootstrap a metric that is not a function of sums: slower, the same idea.
+) -> Floats:
+    """Draw the bootstrap distribution of a metric that is not a function of sums: slower, the same idea.
 
     Args:
         score: Takes item indices (with repeats) and returns the metric.
@@ -97,12 +116,12 @@ def generic_interval(
         resamples: Number of draws.
     """
     members: dict[str, list[int]] = {}
-    for index, cluster in enumerate(clusters):
-        members.setdefault(cluster, []).append(index)
+    for number, cluster in enumerate(clusters):
+        members.setdefault(cluster, []).append(number)
     groups = [members[name] for name in sorted(members)]
     rng = np.random.default_rng(seed)
     draws = np.empty(resamples)
     for number in range(resamples):
         picked = rng.integers(len(groups), size=len(groups))
-        draws[number] = score([index for group in picked for index in groups[group]])
-    return percentile_interval(draws)
+        draws[number] = score([place for group in picked for place in groups[group]])
+    return draws

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossmed_core.benchmark import Benchmark
-from crossmed_core.catalog import Catalog
+from crossmed_core.catalog import Catalog, ResolvedModel
 from crossmed_core.errors import CrossmedError, suggest
-from crossmed_core.recipe import Study
+from crossmed_core.recipe import Block, Study
 from crossmed_core.runlog import read_json, trial_folder
 from crossmed_core.runner import TrialSpec, make_split
-from crossmed_core.splits import SplitViolationError
-from crossmed_core.types import MAT
+from crossmed_core.types import MAT, Split
 from crossmed_core.vocabulary import canonical_cell
 
 
@@ -24,7 +24,7 @@ class PlannedTrial:
 
     Attributes:
         spec: The trial; `train_size` is already matched.
-        cells: Training cells with the items available in each.
+        cells: Training cells -> how many items they have ("available"), and lend to "train" and "val".
         available: Training items before matching.
         test: Test items.
         problem: Why it cannot be run, or "".
@@ -33,7 +33,7 @@ class PlannedTrial:
     """
 
     spec: TrialSpec
-    cells: Mapping[MAT, int]
+    cells: Mapping[MAT, Mapping[str, int]]
     available: int
     test: int
     problem: str = ""
@@ -67,41 +67,56 @@ def plan(
                         model, "", target, seed, study.dataset, dict(block.set), dict(study.dataset_options),
                         study.data, device=device, threads=threads,
                     )  # fmt: skip
-                    trials = [
-                        _plan_one(replace(base, split=split), study, catalog, benchmark) for split in block.splits
-                    ]
-                    sizes = [trial.available for trial in trials if not trial.problem]
-                    size = min(sizes, default=0)
-                    if block.train_size is not None:
-                        size = min(size, block.train_size)
-                    for trial in trials:
-                        steps = resolved.settings.steps * resolved.settings.batch_size * resolved.settings.accumulate
-                        rate = resolved.entry.ms_per_image if resolved.entry else None
-                        seconds = steps * rate / 1000 if rate and device == "cpu" else None
-                        spec = replace(trial.spec, train_size=size, val_size=max(32, size // 16))
-                        planned.append(replace(trial, spec=spec, state=_state(folder, spec), seconds=seconds))
+                    plans = [_plan_one(replace(base, split=name), study, catalog, benchmark) for name in block.splits]
+                    planned += _matched(plans, block, resolved, benchmark, folder)
     ids = [trial.spec.id for trial in planned]
     if twice := {one for one in ids if ids.count(one) > 1}:
         raise CrossmedError(f"The study holds {sorted(twice)[0]!r} twice; blocks must not repeat a trial.")
     return planned
 
 
-def _plan_one(spec: TrialSpec, study: Study, catalog: Catalog, benchmark: Benchmark) -> PlannedTrial:
+def _plan_one(
+    spec: TrialSpec, study: Study, catalog: Catalog, benchmark: Benchmark
+) -> tuple[PlannedTrial, Split | None]:
     resolved = catalog.model(spec.model, spec.options)
     try:
         split = make_split(benchmark, catalog, resolved, spec)
-    except SplitViolationError as error:
-        return PlannedTrial(spec, {}, 0, 0, problem=str(error))
-    cells = dict.fromkeys(split.cells, 0)
-    for item in split.train:
-        cells[benchmark.keys[item].mat] += 1
+    except CrossmedError as error:
+        return PlannedTrial(spec, {}, 0, 0, problem=str(error)), None
     test = len(split.test) if study.limit is None else min(study.limit, len(split.test))
     problem = ""
     if not split.test:
         problem = f"target {spec.target} has no test items"
     elif not split.train and resolved.record.trains:
         problem = f"nothing to train on: {split.note or 'its cells hold no training items'}"
-    return PlannedTrial(replace(spec, test_size=study.limit), cells, len(split.train), test, problem)
+    return PlannedTrial(replace(spec, test_size=study.limit), {}, len(split.train), test, problem), split
+
+
+def _matched(
+    plans: Sequence[tuple[PlannedTrial, Split | None]],
+    block: Block,
+    resolved: ResolvedModel,
+    benchmark: Benchmark,
+    folder: Path,
+) -> Iterator[PlannedTrial]:
+    """Give the conditions of one model, target and seed the same numbers of training and validation items."""
+    splits = [split for trial, split in plans if split is not None and not trial.problem]
+    size = min((len(split.train) for split in splits), default=0)
+    if block.train_size is not None:
+        size = min(size, block.train_size)
+    val = min([max(32, size // 16), *(len(split.val) for split in splits)])
+    settings = resolved.settings
+    images = settings.steps * settings.batch_size * settings.accumulate
+    rate = resolved.entry.ms_per_image if resolved.entry else None
+    for trial, split in plans:
+        cells: dict[MAT, dict[str, int]] = {}
+        if split is not None:
+            taken = {"available": split.train, "train": split.train[:size], "val": split.val[:val]}
+            counts = {part: Counter(benchmark.keys[item].mat for item in ids) for part, ids in taken.items()}
+            cells = {cell: {part: counter[cell] for part, counter in counts.items()} for cell in split.cells}
+        spec = replace(trial.spec, train_size=size, val_size=val)
+        seconds = images * rate / 1000 if rate and spec.device == "cpu" else None
+        yield replace(trial, spec=spec, cells=cells, state=_state(folder, spec), seconds=seconds)
 
 
 def _state(folder: Path, spec: TrialSpec) -> str:

@@ -59,7 +59,7 @@ class ImageRef:
     """Where an image lies. Pixels are opened by `crossmed_core.images` at the last moment.
 
     Attributes:
-        path: Absolute path, or a path relative to the benchmark root when written to disk.
+        path: Absolute path.
         sha256: Hex digest of the file's bytes where known; checked when read.
     """
 
@@ -178,7 +178,8 @@ class Split:
         rule: Name of the split.
         target: The cell that is tested.
         seed: Seed of every draw.
-        train: Item ids, in a seeded order of which every prefix is a fair sample; likewise `val` and `test`.
+        train: Item ids, in a seeded order of which every prefix is even over cells and labels; likewise `val`.
+        test: Item ids, in an order of which every prefix is a random sample.
         cells: The training cells.
         note: What a reader must know of it (an empty rule, a coincidence), or "".
     """

@@ -9,7 +9,6 @@ is a setting of the rule, on by default and recorded in every split card.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from crossmed_core.types import MAT
 
@@ -37,17 +36,6 @@ ANATOMIES: dict[str, str] = {
         "spine", "spleen", "stomach", "whole-body",
     )
 }  # fmt: skip
-
-TASKS: dict[str, str] = {
-    "classification": "classification",
-    "segmentation": "segmentation",
-    "detection": "detection",
-    "finding": "type of finding",
-    "grade": "grade",
-    "location": "location",
-    "quality": "image quality",
-    "diagnosis": "diagnosis",
-}
 
 SYNONYMS: dict[str, str] = {
     "x-ray": "xray", "radiograph": "xray", "cxr": "xray", "dx": "xray", "cr": "xray", "plain-film": "xray",
@@ -80,6 +68,10 @@ LIES_IN: dict[str, str] = {
     "retina": "eye",
 }
 """Anatomy -> the anatomy it lies in."""
+
+
+SEQUENCE_OF: dict[str, str] = {"t1": "mri", "t2": "mri"}
+"""Modality -> the wider modality it belongs to. T1 and T2 are two modalities to each other, and both are MRI."""
 
 
 def canonical(word: str) -> str:
@@ -123,7 +115,7 @@ def shared_factors(first: MAT, second: MAT, *, containment: bool = True) -> froz
     Args:
         first: One cell.
         second: The other cell.
-        containment: Whether an anatomy inside the other counts as the same.
+        containment: Whether an anatomy inside the other, or an MRI sequence and MRI, count as the same.
 
     Example:
         >>> sorted(shared_factors(MAT("xray", "chest", "finding"), MAT("ct", "lung", "finding")))
@@ -132,19 +124,13 @@ def shared_factors(first: MAT, second: MAT, *, containment: bool = True) -> froz
     same_place = first.anatomy == second.anatomy or (
         containment and (lies_in(first.anatomy, second.anatomy) or lies_in(second.anatomy, first.anatomy))
     )
+    same_modality = first.modality == second.modality or (
+        containment
+        and (SEQUENCE_OF.get(first.modality) == second.modality or SEQUENCE_OF.get(second.modality) == first.modality)
+    )
     shared = {
-        "modality": first.modality == second.modality,
+        "modality": same_modality,
         "anatomy": same_place,
         "task": first.task == second.task,
     }
     return frozenset(name for name, same in shared.items() if same)
-
-
-def cells_sharing(target: MAT, cells: Iterable[MAT], counts: Iterable[int], *, containment: bool = True) -> list[MAT]:
-    """Return the cells, the target itself excluded, that share one of `counts` factors with it, in sorted order."""
-    wanted = set(counts)
-    return sorted(
-        cell
-        for cell in set(cells)
-        if cell != target and len(shared_factors(target, cell, containment=containment)) in wanted
-    )

@@ -122,10 +122,12 @@ def _run_in_processes(
                     exit_code=ExitCode.TRIALS_FAILED,
                 ) from error
             except BaseException:
+                processes = list(pool._processes.values())  # before shutdown, which forgets them
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in list((pool._processes or {}).values()):
+                for process in processes:
                     process.terminate()
                 raise
+            _drain(events, by_id, watch)
     finally:
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})

@@ -271,7 +271,7 @@ def test_pictures(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Image.open("sheet.png") as sheet:
         assert sheet.width > 3 * 128 and sheet.height > 8 * 128
         assert len(set(sheet.convert("L").getdata())) > 100, "it shows images, not blanks"
-    out_of(capsys, ["show", "item", "phantom0-ct-chest-segmentation-test-00000", *DATA, "--save", "item.png"])
+    out_of(capsys, ["show", "item", "phantom0-ct-chest-segmentation-test-00000", *DATA, "--picture", "item.png"])
     with Image.open("item.png") as item:
         assert item.size == (512, 512) and (255, 96, 64) in set(item.getdata()), "the region is outlined"
 

@@ -116,6 +116,15 @@ def test_empty_masks_by_hand() -> None:
     assert mask.giou_nonempty([missed, alarm, right, hit]) == pytest.approx(0.5)
 
 
+def test_chance_of_masks_with_empty_truths_is_the_empty_mask() -> None:
+    dot, empty = np.eye(4, dtype=bool), np.zeros((4, 4), dtype=bool)
+    items = [mask_pair(n, dot if n == 0 else empty, empty)[0] for n in range(5)]
+    nothing = [(item, Prediction(item.id, mask=encode_mask(empty))) for item in items]
+    assert mask.dice.chance(items) == mask.giou.chance(items) == mask.dice(nothing) == pytest.approx(0.8)
+    assert mask.ciou.chance(items) == pytest.approx(4 / 80), "cIoU: marking everything"
+    assert mask.dice_nonempty.chance(items) == pytest.approx(2 * 4 / 20)
+
+
 def test_chance_of_masks_is_the_full_mask() -> None:
     truth = np.zeros((4, 4), dtype=bool)
     truth[:2, :2] = True

@@ -61,7 +61,9 @@ def test_three_lines_make_a_model(tmp_path: Path) -> None:
         ("[models]\nx = 3\n", r"\[models\] must hold tables"),
         ("models = [\n", r"r\.toml is not valid TOML"),
         ("schema = 9\n", "has schema 9"),
-        ('[models.x]\nsummary = "no family"\n', r"\[models\.x\] is incomplete: .*family"),
+        ('[models.x]\nfamily = "timm"\noptions = "resnet18"\n', r"options must be a table, not 'resnet18'"),
+        ('[plugins.x]\npackages = "torch"\n', "packages must be a list of texts"),
+        ('[models.x]\nsummary = "no family"\n', r"\[models\.x\] names no family"),
     ],
 )
 def test_mistakes_are_named(text: str, message: str, tmp_path: Path) -> None:

@@ -158,6 +158,16 @@ from crossmed_core.records import ModelRecord
 from crossmed_core.types import Prediction
 
 
+BAD = set()
+
+
+def chosen(items):
+    # One item of each block, the same one when it is asked alone.
+    if len(items) > 1:
+        BAD.add(items[10].id)
+    return BAD
+
+
 class Model:
     def fit(self, train, val, context):
         if KIND == "fit":
@@ -165,15 +175,25 @@ class Model:
 
     def predict(self, items):
         for number, item in enumerate(items):
-            if KIND == "raises" and number == 10:
+            if KIND == "all":
+                raise RuntimeError("always")
+            if item.id not in chosen(items):
+                yield Prediction(item.id, option=0)
+            elif KIND == "raises":
                 raise RuntimeError("out of memory")
-            if KIND == "silent" and number == 10:
+            elif KIND == "silent":
                 continue
-            if KIND == "range" and number == 10:
+            elif KIND == "text":
+                yield Prediction(item.id, option="A")
+            elif KIND == "scores":
+                yield Prediction(item.id, option=0, option_scores=(0.5, 0.5))
+            elif KIND == "garbage":
+                yield "A"
+            elif KIND == "range":
                 yield Prediction(item.id, option=4)
-            elif KIND == "nan" and number == 10:
+            elif KIND == "nan":
                 yield Prediction(item.id, option=0, option_scores=(float("nan"), 0.0, 0.0, 0.0))
-            elif KIND == "refuses" and number == 10:
+            elif KIND == "refuses":
                 yield Prediction(item.id, raw="I am not a doctor.", error="refused")
             else:
                 yield Prediction(item.id, option=0)
@@ -196,7 +216,10 @@ def crossmed_models():
 @pytest.mark.parametrize(
     ("kind", "errors", "reason"),
     [
-        ("raises", 64 - 10 + 32 - 10, "the model failed: RuntimeError: out of memory"),
+        ("raises", 2, "the model failed: RuntimeError: out of memory"),
+        ("text", 2, "option 'A' is not the number of an option"),
+        ("scores", 2, "2 option scores for 4 options"),
+        ("garbage", 2, "the model failed: TypeError: predict yielded str, not Prediction"),
         ("silent", 2, "returned no prediction"),
         ("range", 2, "option 4 is not one of the 4"),
         ("nan", 2, "not numbers"),
@@ -210,6 +233,36 @@ def test_a_bad_answer_is_an_error_row(kind: str, errors: int, reason: str, tmp_p
     rows = read_rows(tmp_path / "t" / "predictions.jsonl")
     wrong = [row for row in rows if "error" in row]
     assert len(rows) == 96 and len(wrong) == errors and all(reason in row["error"] for row in wrong)
+
+
+def test_a_model_that_fails_on_everything_fails_its_trial(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(f"KIND = 'all'\n{BAD_MODEL}")
+    catalog = Catalog.with_files(PluginConfig(files=(tmp_path / "bad.py",)))
+    benchmark = catalog.benchmark("phantom", SMALL, None)
+    result = run_trial(trial("bad"), tmp_path / "t", catalog, benchmark, quiet)
+    assert result.status == "failed" and result.message.startswith("RuntimeError: always")
+    assert not (tmp_path / "t" / "predictions.jsonl").exists(), "nothing that a second try would reuse"
+
+
+def test_numpy_numbers_and_bad_run_lengths() -> None:
+    import numpy as np
+
+    from crossmed_core.answers import checked
+    from crossmed_core.types import RLE, ImageRef, MaskRef
+
+    asked = Item("i", "d", TARGET, "p", "test", ImageRef("/x"), "?", ("a", "b"), 0, "a")
+    scores = np.array([0.25, 0.75], dtype=np.float32)
+    answer = checked(asked, Prediction("i", option=np.int64(1), option_scores=scores))  # type: ignore[arg-type]
+    assert answer == Prediction("i", option=1, option_scores=(0.25, 0.75)) and type(answer.option) is int
+    masked = Item("i", "d", MASKS, "p", "test", ImageRef("/x"), "?", mask=MaskRef(rle=RLE((2, 2), (1, 3))))
+    assert "sum to 3" in str(checked(masked, Prediction("i", mask=RLE((2, 2), (1, 2)))).error)
+    assert checked(masked, Prediction("i", mask=RLE((2, 2), (1, 3)))).scored
+
+
+def test_deleted_predictions_are_made_anew(tmp_path: Path, catalog: Catalog, benchmark: Benchmark) -> None:
+    first = run(trial(), tmp_path / "t", catalog, benchmark)
+    (tmp_path / "t" / "predictions.jsonl").unlink()
+    assert run(trial(), tmp_path / "t", catalog, benchmark) == first
 
 
 def test_a_fit_that_fails_fails_its_trial_and_can_be_tried_again(tmp_path: Path) -> None:

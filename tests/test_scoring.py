@@ -92,6 +92,43 @@ def test_seeds_widen_the_interval() -> None:
     assert both.high - both.low > 2 * (one.high - one.low) and "3 training seeds" in both.interval
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_coverage_over_training_seeds(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    covered, trials, items = 0, 300, 300
+    for _ in range(trials):
+        # A training run's accuracy varies around 0.6 with a standard deviation of 0.08.
+        right = rng.random((seeds, items)) < rng.normal(0.6, 0.08, seeds)[:, None]
+        sums = [np.stack([one, np.ones(items)], axis=1).astype(float) for one in right]
+        draws = statistics.resampled_values(sums, option.accuracy.value, resamples=300)
+        low, high = statistics.interval(draws, right.mean(axis=1).tolist())
+        covered += low <= 0.6 <= high
+    assert covered / trials >= 0.93, "on the safe side"
+
+
+def test_all_right_is_not_certainty() -> None:
+    patients = [f"p{n // 2}" for n in range(60)]
+    one = score([answers(np.ones(60), patients=patients)], "accuracy", option.accuracy, proportion=True)
+    assert (one.low, one.high) == pytest.approx(statistics.wilson(30, 30)) and one.low < 0.9
+    single = score([answers(np.arange(4) < 2, patients=["p"] * 4)], "accuracy", option.accuracy, proportion=True)
+    assert (single.value, single.low) == (0.5, None) and "fewer than two patients" in single.interval
+
+
+def test_value_n_and_interval_are_of_the_same_items() -> None:
+    runs = [answers(np.arange(10) >= 5, seed=0), answers(np.arange(10) >= 5, seed=1, errors=5)]
+    one = score(runs, "accuracy", option.accuracy, proportion=True)
+    assert (one.value, one.n, one.patients, one.unscored) == (1.0, 5, 5, 5)
+
+
+def test_a_gap_to_guesses_says_so() -> None:
+    from dataclasses import replace
+
+    right, blind = answers(np.arange(40) < 30), answers(np.arange(40) < 10, split="zero-overlap")
+    blind = replace(blind, pairs=[(item, replace(prediction, guess=True)) for item, prediction in blind.pairs])
+    found = gap([right], [blind], "accuracy", option.accuracy)
+    assert found is not None and found.guessed == ("zero-overlap",)
+
+
 def test_unscored_answers_are_counted_and_left_out() -> None:
     one = score([answers(np.arange(100) < 70, errors=10)], "accuracy", option.accuracy, proportion=True)
     assert (one.n, one.unscored, one.value) == (90, 10, pytest.approx(60 / 90))
@@ -124,7 +161,7 @@ def test_gap_uses_items_that_both_scored_and_seeds_that_both_ran() -> None:
     found = gap(first, second, "accuracy", option.accuracy)
     assert found is not None and (found.n, found.seeds, found.value) == (30, (1,), 1.0)
     assert gap(first[:1], second, "accuracy", option.accuracy) is None
-    assert gaps([*first, *second], lambda kind: {"accuracy": option.accuracy}, [("related", "nothing")]) == []
+    assert gaps([*first, *second], {"accuracy": option.accuracy}, [("related", "nothing")]) == []
 
 
 def test_a_metric_that_is_no_sum_is_resampled_the_slow_way() -> None:

@@ -201,23 +201,36 @@ def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
         assert torch.allclose(value, results[1][name], atol=1e-6), name
 
 
+def val_loss(model, items: list[Item]) -> float:
+    from crossmed_core.training.loop import _held_out, _mean_loss
+
+    batches = _held_out(items, model, 8, FitContext())
+    return _mean_loss(model, model.module, batches, torch.device("cpu"))
+
+
 def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
-    train = train_set(tmp_path)
+    train, val = train_set(tmp_path), [option_item(number, tmp_path, part="val") for number in range(12)]
     losses: list[float] = []
 
     def log(step: int, total: int, **values: float) -> None:
         if "val_loss" in values:
             losses.append(values["val_loss"])
 
-    # A learning rate that wrecks the network: the first look is the best, and two more end it.
-    settings = TrainSettings(steps=200, batch_size=8, learning_rate=30.0, eval_every=2, patience=2)
+    # A learning rate that rises until it wrecks the network: the loss falls, then grows.
+    settings = TrainSettings(steps=200, batch_size=8, learning_rate=0.3, eval_every=2, patience=3, augment=False)
     model = TimmFamily().tiny(device="cpu")
-    try:
-        model.fit(train, train[:8], FitContext(settings=settings, log=log))
-    except CrossmedError as error:
-        assert "not a number" in str(error)
-    else:
-        assert len(losses) == losses.index(min(losses)) + 3 < 100
+    model.fit(train, val, FitContext(settings=settings, log=log))
+    assert len(losses) == losses.index(min(losses)) + 4 < 100, "three looks without improvement end it"
+    assert losses[-1] > min(losses)
+    assert val_loss(model, val) == pytest.approx(min(losses), abs=1e-4)
+
+
+def test_the_last_batch_of_validation_counts_by_its_size(tmp_path: Path) -> None:
+    val = [option_item(number, tmp_path, part="val") for number in range(11)]
+    model = TimmFamily().tiny(device="cpu")
+    model.fit(train_set(tmp_path), [], FitContext(settings=FAST))
+    alone = [val_loss(model, [one]) for one in val]
+    assert val_loss(model, val) == pytest.approx(np.mean(alone), abs=1e-4)
 
 
 def test_a_loss_that_is_no_number_ends_training_in_words(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from crossmed_core.vocabulary import (
     SYNONYMS,
     canonical,
     canonical_cell,
-    cells_sharing,
     lies_in,
     shared_factors,
     words,
@@ -53,10 +52,11 @@ def test_shared_factors_by_hand() -> None:
     assert shared_factors(MAT("ct", "liver", "a"), MAT("ct", "kidney", "a")) == {"modality", "task"}
 
 
-def test_cells_sharing_leaves_the_target_out() -> None:
-    cells = [MAT("a", "b", "c"), MAT("a", "b", "d"), MAT("x", "y", "z")]
-    assert cells_sharing(cells[0], cells, [2, 3]) == [cells[1]]
-    assert cells_sharing(cells[0], cells, [0]) == [cells[2]]
+def test_mri_sequences_are_mri_but_not_each_other() -> None:
+    t1, t2, mri = (MAT(modality, "brain", "finding") for modality in ("t1", "t2", "mri"))
+    assert "modality" in shared_factors(t1, mri) and "modality" in shared_factors(mri, t2)
+    assert "modality" not in shared_factors(t1, t2)
+    assert "modality" not in shared_factors(t1, mri, containment=False)
 
 
 @pytest.mark.parametrize("text", ["", "ct/chest", "ct//seg", "a/b/c/d"])

@@ -15,8 +15,10 @@ from rich.text import Text
 # A pipe has no width; rich would assume 80 columns and fold the rows of files and CI logs.
 _PIPE_WIDTH = 200
 
-out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-err = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
+out = Console(highlight=False, emoji=False, markup=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+err = Console(
+    stderr=True, highlight=False, emoji=False, markup=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH
+)
 
 FOLDING = frozenset(
     {"summary", "reason", "provides", "access", "source", "labels", "about", "state", "gap", "trained on", ""}

@@ -27,6 +27,7 @@ from crossmed_core.run import score_run
 from crossmed_core.runlog import read_json, trial_folder
 from crossmed_core.runner import TrialResult, TrialSpec, read_trial
 from crossmed_core.study import PlannedTrial
+from crossmed_core.types import Score
 
 WORDS = {"images": "images", "load": "loading", "fit": "training", "predict": "answering"}
 NARROW = 100
@@ -62,6 +63,8 @@ class RunView:
         self._bars: dict[str, TaskID] = {}
         self._phase: dict[str, str] = {}
         self._loss: dict[str, float] = {}
+        self._done: set[str] = set()
+        self._told: set[str] = set()
         self._started = time.monotonic()
         wide = console.width >= NARROW
         self._progress = Progress(
@@ -90,6 +93,8 @@ class RunView:
 
     def progress(self, trial: TrialSpec, phase: str, done: int, total: int, values: Mapping[str, Any]) -> None:
         """Move a bar, or say that a trial entered its next phase."""
+        if trial.id in self._done and phase != "warning":
+            return  # events and results come by different pipes: this one was overtaken by the trial's end
         if phase == "warning":
             self._say(f"warning: {name(trial)}: {values['message']}", "yellow")
             return
@@ -112,22 +117,33 @@ class RunView:
     def finished(self, result: TrialResult) -> None:
         """Print one line with the score of a trial."""
         self.ended += 1
+        self._done.add(result.spec.id)
         self._drop(result.spec.id)
         if self._overall is not None:
             self._progress.update(self._overall, completed=self.ended)
         count = f"[{self.ended}/{len(self.trials)}]"
         if result.status != "finished":
             self._say(f"{count:>7} {name(result.spec)}: FAILED: {result.message}", "red")
+            self._tell_observers(result, [])
             return
         place = trial_folder(self.folder, result.spec.id)
         _, answers = read_trial(place)
-        scores, _ = score_run([answers], self.catalog, ()) if answers.pairs else ([], [])
+        scores, _ = score_run([answers], self.catalog, (), warn=self._warn_once) if answers.pairs else ([], [])
         primary = {metric for kind in ("option", "mask") for metric in self.catalog.metrics_for(kind, primary=True)}
         shown = ", ".join(f"{s.metric} {s.value:.3f}" for s in scores if s.metric in primary and s.value is not None)
         how = "reused" if result.reused else f"{result.seconds:.0f} s"
         self._say(f"{count:>7} {name(result.spec)}: {shown or 'nothing scored'} ({how})", "green")
-        state = read_json(place / "trial.json")
+        self._tell_observers(result, scores)
+
+    def _tell_observers(self, result: TrialResult, scores: Sequence[Score]) -> None:
+        path = trial_folder(self.folder, result.spec.id) / "trial.json"
+        state = read_json(path) if path.exists() else {"id": result.spec.id, "status": result.status}
         self.catalog.plugins.observe("crossmed_trial_finished", self._say, trial=state, scores=scores)
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self._say(f"warning: {message}", "yellow")
 
     def _drop(self, trial: str) -> None:
         if trial in self._bars:

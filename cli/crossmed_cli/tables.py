@@ -73,7 +73,9 @@ def _score_row(one: Score) -> list[Any]:
 
 def _gap_row(one: Gap) -> list[Any]:
     away = one.low > 0 or one.high < 0
-    verdict = Text("away from 0", style="green") if away else Text("not away from 0", style="yellow")
+    verdict = Text("away from 0" if away else "not away from 0", style="green" if away else "yellow")
+    if one.guessed:
+        verdict.append(f" ({' and '.join(one.guessed)}: all guesses)", style="dim")
     values = [number(one.value, sign=True), interval(one.low, one.high, sign=True), one.n]
     return [f"{one.first} − {one.second}", *values, verdict]
 
@@ -88,12 +90,12 @@ def _print_notes(run: Mapping[str, Any], rows: Sequence[Score], results: Sequenc
         )
     if any(one.guessed for one in rows):
         notes.append(
-            "Guessed: answers in labels or masks that training never showed; for options a seeded coin, so chance."
+            "Guessed: the model had no ground to choose (labels or masks never trained on, a tie); a seeded coin did."
         )
     if any(one.unscored for one in rows):
         notes.append("Unscored: items without an answer (see 'error' in predictions.jsonl); left out of value and n.")
     if any(one.metric == "ciou" for one in rows):
-        notes.append("Chance for masks is the score of marking every pixel.")
+        notes.append("Chance for masks: the better score of marking every pixel and of marking none.")
     failed = [one for one in results if one.status != "finished"]
     notes += [f"Failed: {one.spec.id}: {one.message}" for one in failed]
     if notes:
@@ -115,7 +117,7 @@ def planned_json(trial: PlannedTrial) -> dict[str, Any]:
         "available": trial.available,
         "val": spec.val_size,
         "test": trial.test,
-        "cells": {str(cell): n for cell, n in trial.cells.items()},
+        "cells": {str(cell): dict(counts) for cell, counts in trial.cells.items()},
         "state": trial.state,
         "problem": trial.problem,
         "rough_seconds": None if trial.seconds is None else round(trial.seconds),
@@ -148,9 +150,5 @@ def _plan_row(trial: PlannedTrial) -> list[Any]:
 
 
 def _per_cell(trial: PlannedTrial) -> str:
-    size = trial.spec.train_size or 0
-    count = len(trial.cells)
-    if not count or not size:
-        return "–"
-    low, rest = divmod(size, count)
-    return f"{low}" if not rest else f"{low}–{low + 1}"
+    counts = [cell["train"] for cell in trial.cells.values()]
+    return "–" if not counts else str(max(counts)) if min(counts) == max(counts) else f"{min(counts)}–{max(counts)}"

@@ -202,6 +202,10 @@ class TrainingBatches(Dataset[Batch]):
                 self._cache[item.id] = decoded
         self._orders: dict[int, NDArray[np.int64]] = {}
 
+    def __getstate__(self) -> dict[str, object]:
+        # Loader workers that are spawned get no copy of up to a gigabyte each; they decode what they need.
+        return {**self.__dict__, "_cache": {}}
+
     def __len__(self) -> int:
         return self.count
 

@@ -13,15 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from crossmed_core.contracts import FitContext
+from crossmed_core.devices import precision
 from crossmed_core.errors import CrossmedError
+from crossmed_core.images import UnreadableImageError
 from crossmed_core.runlog import write_bytes
 from crossmed_core.seeding import digest
-from crossmed_core.training.data import Batch, TrainingBatches
+from crossmed_core.training.data import Batch, TrainingBatches, decode, to_batch
 from crossmed_core.types import Item
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ def train(model: TorchModel, train: Sequence[Item], val: Sequence[Item], context
     assert model.module is not None and model.spec is not None
     accelerator = Accelerator(
         cpu=context.device == "cpu",
-        mixed_precision="bf16" if context.device == "cuda" and torch.cuda.is_bf16_supported() else "no",
+        mixed_precision="bf16" if precision(context.device).startswith("bfloat16") else "no",
         gradient_accumulation_steps=settings.accumulate,
     )
     batches = TrainingBatches(
@@ -105,7 +108,8 @@ def train(model: TorchModel, train: Sequence[Item], val: Sequence[Item], context
             saved = time.monotonic()
     if settings.patience and state.best_weights is not None:
         model.module.load_state_dict(state.best_weights)
-    model.module = accelerator.unwrap_model(module)
+    # Without accelerate's wrapper of `forward`: a model that was just trained must answer like one that was restored.
+    model.module = accelerator.unwrap_model(module, keep_fp32_wrapper=False)
 
 
 class _State:
@@ -163,15 +167,24 @@ def _parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict
 
 def _held_out(val: Sequence[Item], model: TorchModel, batch_size: int, context: FitContext) -> list[Batch]:
     assert model.spec is not None
-    if not val:
-        return []
-    batches = TrainingBatches(val, model.spec, batch_size=batch_size, count=0, seed=0, augment=False, warn=context.warn)
-    batches.batch_size = min(batch_size, len(batches.items))
-    return [batches[number] for number in range(len(batches.items) // max(1, batches.batch_size))]
+    decoded = []
+    for item in val:
+        try:
+            decoded.append((item, *decode(item, model.spec)))
+        except UnreadableImageError as error:
+            context.warn(f"validation item {item.id} left out: {error}")
+    chunks = [decoded[start : start + batch_size] for start in range(0, len(decoded), batch_size)]
+    return [
+        to_batch(
+            [i for i, _, _ in chunk], [x.astype(np.float32) for _, x, _ in chunk], [m for _, _, m in chunk], model.spec
+        )
+        for chunk in chunks
+    ]
 
 
 def _mean_loss(model: TorchModel, module: torch.nn.Module, batches: Sequence[Batch], device: torch.device) -> float:
     module.eval()
     with torch.inference_mode():
         losses = [float(model.loss(module, batch.to(device), smoothing=0.0)) for batch in batches]
-    return sum(losses) / len(losses)
+    sizes = [len(batch.items) for batch in batches]
+    return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)

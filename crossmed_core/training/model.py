@@ -38,6 +38,7 @@ class TorchModel(ABC):
         self.device = torch.device(device)
         self.options = dict(options)
         self.seed = 0
+        self.batch_size = 32
         self.labels = LabelVocabulary(())
         self.saw_masks = False
         self.spec: InputSpec | None = None
@@ -73,6 +74,7 @@ class TorchModel(ABC):
         Raises:
             CrossmedError: If no training image can be read.
         """
+        self.batch_size = context.settings.batch_size
         self.prepare(train, seed=context.seed)
         train_loop(self, train, val, context)
 
@@ -90,7 +92,14 @@ class TorchModel(ABC):
         return module.to(self.device).to(memory_format=torch.channels_last)
 
     def predict(self, items: Sequence[Item]) -> Iterator[Prediction]:
-        """Answer items as one batch (`contracts.Model`). An unreadable image is an error of its item alone."""
+        """Answer items in batches of the training's size (`contracts.Model`), for which there was memory.
+
+        An unreadable image is an error of its item alone.
+        """
+        for start in range(0, len(items), self.batch_size):
+            yield from self._predict_batch(items[start : start + self.batch_size])
+
+    def _predict_batch(self, items: Sequence[Item]) -> Iterator[Prediction]:
         if self.module is None or self.spec is None:
             raise CrossmedError("The model was asked before it was trained or restored.")
         readable, images, shapes, failed = [], [], [], {}
@@ -120,13 +129,18 @@ class TorchModel(ABC):
             raise CrossmedError("There are no weights to save before training.")
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.module.state_dict().items()}
         write_bytes(folder / "model.safetensors", save_tensors(state))
-        config = {"options": self.options, "seed": self.seed, "labels": self.labels.labels}
+        config = {
+            "options": self.options,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "labels": self.labels.labels,
+        }
         write_json(folder / "config.json", {**config, "saw_masks": self.saw_masks, "input": asdict(self.spec)})
 
     def restore(self, folder: Path) -> None:
         """Read what `save` wrote."""
         config = read_json(folder / "config.json")
-        self.seed, self.saw_masks = config["seed"], config["saw_masks"]
+        self.seed, self.batch_size, self.saw_masks = config["seed"], config["batch_size"], config["saw_masks"]
         self.labels = LabelVocabulary(config["labels"])
         seen = config["input"]
         self.spec = InputSpec(seen["size"], seen["channels"], tuple(seen["mean"]), tuple(seen["std"]))

@@ -122,10 +122,15 @@ def command(
         raise CrossmedError("There is nothing to run: no target is left for these models.")
     if not as_json:
         _print_header(catalog, chosen, reason)
-    at_a_time = jobs or (1 if chosen == "cuda" else min(os.cpu_count() or 1, len(trials)))
+    at_a_time = jobs or (1 if chosen == "cuda" else min(_cores(), len(trials)))
     if dry_run:
         return _dry_run(trials, folder, at_a_time, as_json=as_json)
     return _run(study, trials, folder, catalog, benchmark, chosen, reason, threads, at_a_time, as_json=as_json)
+
+
+def _cores() -> int:
+    """Return the CPU cores this process may use; a Slurm job often has few of many."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _study(recipe: str | None, flags: Mapping[str, Any]) -> Study:
@@ -151,7 +156,8 @@ def _study(recipe: str | None, flags: Mapping[str, Any]) -> Study:
     if flags["dataset"] and flags["dataset"] != study.dataset:
         study = replace(study, dataset=flags["dataset"], dataset_options={})
     study = replace(study, dataset_options={**study.dataset_options, **options})
-    return replace(study, data=flags["data"] or study.data, limit=flags["limit"] or study.limit)
+    data = flags["data"] or study.data
+    return replace(study, data=data.resolve() if data else None, limit=flags["limit"] or study.limit)
 
 
 def _require_packages(catalog: Catalog, model: str, options: Mapping[str, Any]) -> None:
@@ -217,7 +223,7 @@ def _run(
         wanted = header(study, trials, catalog, benchmark, device=device, threads=threads)
         run, warnings = open_run(folder, wanted, session_facts(["crossmed", *sys.argv[1:]], reason, catalog))
         for warning in warnings:
-            err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+            _warn(warning)
         finished = sum(trial.state == "finished" for trial in trials)
         say = "going on" if len(run["sessions"]) > 1 else "new"
         err.print(
@@ -227,7 +233,7 @@ def _run(
         )
         if run["about"]:
             err.print(run["about"], soft_wrap=True)
-        catalog.plugins.observe("crossmed_run_started", err.print, run=run)
+        catalog.plugins.observe("crossmed_run_started", _warn, run=run)
         status = "interrupted"
         try:
             with RunView(err, trials, catalog, folder) as view:
@@ -236,9 +242,9 @@ def _run(
         finally:
             close_run(folder, run, status)
         answers, _ = read_answers(folder)
-        scores, gaps = score_run(answers, catalog, study.compare)
+        scores, gaps = score_run(answers, catalog, study.compare, warn=_warn)
         write_scores(folder, scores, gaps)
-        catalog.plugins.observe("crossmed_run_finished", err.print, run=run, scores=scores)
+        catalog.plugins.observe("crossmed_run_finished", _warn, run=run, scores=scores)
     if as_json:
         print_json(
             {
@@ -253,6 +259,10 @@ def _run(
     else:
         tables.print_scores(run, scores, gaps, catalog, results)
     return ExitCode.OK if status == "finished" else ExitCode.TRIALS_FAILED
+
+
+def _warn(message: str) -> None:
+    err.print(f"warning: {message}", style="yellow", soft_wrap=True)
 
 
 def _result_json(result: TrialResult) -> dict[str, Any]:

@@ -29,7 +29,12 @@ from crossmed_core.runlog import locked, read_json
     metavar="A:B",
     help="Gap between two splits to report. [default: the run's own]",
 )
-@option("--save/--no-save", default=True, show_default=True, help="Write scores.jsonl of the run anew.")
+@option(
+    "--save/--no-save",
+    default=True,
+    show_default=True,
+    help="Write scores.jsonl anew (only without --metric and --compare).",
+)
 @json_option
 @catalog_options
 def command(
@@ -55,24 +60,24 @@ def command(
             raise CrossmedError(f"--compare {':'.join(pair)!r}: write FIRST:SECOND, e.g. related:zero-overlap.")
     names = many(metric)
     answers, states = read_answers(folder)
-    scores, gaps = score_run(answers, catalog, pairs, names)
+    scores, gaps = score_run(answers, catalog, pairs, names, warn=_warn)
     for state in states:
         if state["status"] != "finished":
             seen = f"{state['answered']} items answered so far" if state.get("answered") else "nothing answered"
-            err.print(f"warning: trial {state['id']} is {state['status']}: {seen}", style="yellow", soft_wrap=True)
-    if save and not names and not compare:
-        with locked(folder):
-            write_scores(folder, scores, gaps)
+            _warn(f"trial {state['id']} is {state['status']}: {seen}")
     if as_json:
         scored = {"scores": [asdict(one) for one in scores], "gaps": [asdict(one) for one in gaps]}
-        print_json(
-            {
-                "run": str(folder),
-                "status": run["status"],
-                "synthetic": run["benchmark"]["synthetic"],
-                **scored,
-            }
-        )
+        print_json({"run": str(folder), "status": run["status"], "synthetic": run["benchmark"]["synthetic"], **scored})
     else:
         tables.print_scores(run, scores, gaps, catalog, metrics=names)
+    if save and not names and not compare:
+        try:
+            with locked(folder):
+                write_scores(folder, scores, gaps)
+        except CrossmedError as error:  # a run that goes on, or a read-only archive: the scores are shown all the same
+            _warn(f"scores.jsonl is left as it was: {error.message}")
     return ExitCode.OK if all(state["status"] == "finished" for state in states) else ExitCode.TRIALS_FAILED
+
+
+def _warn(message: str) -> None:
+    err.print(f"warning: {message}", style="yellow", soft_wrap=True)

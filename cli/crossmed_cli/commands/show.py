@@ -49,7 +49,7 @@ def _text(value: Any) -> Any:
 @command.command("item")
 @click.argument("item_id", metavar="ITEM")
 @option(
-    "--save",
+    "--picture",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the image, with the true region outlined, to this PNG.",
 )
@@ -62,17 +62,17 @@ def show_item(
     dataset: str,
     data: Path | None,
     dataset_option: tuple[str, ...],
-    save: Path | None,
+    picture: Path | None,
     as_json: bool,
 ) -> int:
     """Show the question, options, answer and image of one item, e.g. phantom0-t2-brain-finding-test-00000."""
     benchmark = _benchmark(catalog, dataset, data, dataset_option)
     item = benchmark.items([item_id])[0]
     benchmark.materialise([item_id])
-    if save is not None:
+    if picture is not None:
         from crossmed_cli.pictures import save_item
 
-        save_item(item, save)
+        save_item(item, picture)
     if as_json:
         print_json(item_to_json(item))
         return 0
@@ -91,8 +91,8 @@ def show_item(
         out.print(f"{LETTERS[index]}. {text}" + ("   ← answer" if index == item.answer else ""), markup=False)
     if item.mask is not None:
         out.print(f"Answer: the region in {item.mask.path or 'the item itself'}", markup=False, soft_wrap=True)
-    if save is not None:
-        out.print(f"Written: {save}")
+    if picture is not None:
+        out.print(f"Written: {picture}")
     return 0
 
 
@@ -167,6 +167,7 @@ def show_model(name: str, catalog: Catalog, as_json: bool) -> int:
         "hub": resolved.spec.hub or None,
         "revision": resolved.spec.revision or None,
         "licence": resolved.spec.licence or None,
+        "gated": bool(resolved.entry and resolved.entry.gated),
         "status": f"needs {', '.join(missing)}: {resolved.record.install_hint()}" if missing else "ready",
         "options": dict(resolved.spec.options),
         "options it knows (--set)": dict(resolved.record.options),

@@ -183,8 +183,12 @@ class Phantom:
 
 
 def _chosen(kind: str, wanted: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(wanted, str | list | tuple):
+        raise CrossmedError(f"Dataset 'phantom': {kind} names must be text or a list, not {wanted!r}.")
     names = [part.strip() for part in wanted.split(",") if part.strip()] if isinstance(wanted, str) else list(wanted)
     for name in names:
+        if not isinstance(name, str):
+            raise CrossmedError(f"Dataset 'phantom': {kind} names must be text, not {name!r}.")
         if name not in known:
             hint = suggest(name, known) or f"Known: {', '.join(known)}."
             raise CrossmedError(f"Dataset 'phantom' has no {kind} {name!r}.", hint=hint)
