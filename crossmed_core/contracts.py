@@ -81,7 +81,7 @@ class TrainSettings:
     max_shift: int = 2
     eval_every: int = 0
     patience: int = 0
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: float = 60.0
     clip_norm: float = 1.0
 
 

@@ -181,6 +181,9 @@ def test_another_run_or_process_in_the_folder_is_refused(in_tmp: Path, capsys: p
     with locked(in_tmp / "r"):
         _, err = out_of(capsys, [*BASE, "--split", "related", "--out", "r"], code=4)
     assert "Another process is working on r" in err
+    (in_tmp / "hidden").mkdir()
+    (in_tmp / "hidden" / ".run.json.123.tmp").write_text("{")  # left by a kill before the header was in place
+    out_of(capsys, [*BASE, "--split", "related", "--out", "hidden"])
     (in_tmp / "mine").mkdir()
     (in_tmp / "mine" / "thesis.tex").write_text("x")
     _, err = out_of(capsys, [*BASE, "--out", "mine"], code=4)
@@ -274,6 +277,30 @@ def test_pictures(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out_of(capsys, ["show", "item", "phantom0-ct-chest-segmentation-test-00000", *DATA, "--picture", "item.png"])
     with Image.open("item.png") as item:
         assert item.size == (512, 512) and (255, 96, 64) in set(item.getdata()), "the region is outlined"
+
+
+BAD_METRICS = """
+from crossmed_core import hookimpl
+from crossmed_core.records import MetricRecord
+
+def raises(pairs):
+    raise ValueError("division by [nothing]")
+
+@hookimpl
+def crossmed_metrics():
+    yield MetricRecord(name="raises", summary="bad", target=f"{__name__}:raises")
+    yield MetricRecord(name="lacks", summary="bad", target=f"{__name__}:raises", packages=("not_a_package",))
+"""
+
+
+def test_a_bad_metric_is_left_out_and_named(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (in_tmp / "bad.py").write_text(BAD_METRICS)
+    out, err = out_of(capsys, [*BASE, "--split", "related", "--out", "r", "--plugin", "bad.py"])
+    assert (
+        "oracle" in out and err.count("metric 'raises' failed and is left out: ValueError: division by [nothing]") == 2
+    )
+    _, err = out_of(capsys, ["score", "r", "--plugin", "bad.py", "--metric", "lacks"], code=3)
+    assert "'lacks' needs not_a_package" in err
 
 
 def test_interrupt_is_told(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

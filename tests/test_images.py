@@ -91,3 +91,10 @@ def test_another_file_than_recorded_is_refused(tmp_path: Path) -> None:
 def test_mask_files_are_foreground_where_not_zero(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 1], [255, 0]], dtype=np.uint8)).save(tmp_path / "m.png")
     assert read_mask(MaskRef(str(tmp_path / "m.png"))).tolist() == [[False, True], [True, False]]
+    palette = Image.fromarray(np.array([[0, 1], [2, 0]], dtype=np.uint8), mode="P")
+    palette.putpalette([0, 0, 0, 0, 0, 1, 9, 0, 0])  # colours so dark that grey conversion would lose them
+    palette.save(tmp_path / "p.png")
+    palette.convert("RGB").save(tmp_path / "rgb.png")
+    palette.convert("RGBA").save(tmp_path / "rgba.png")
+    for name in ("p.png", "rgb.png", "rgba.png"):
+        assert read_mask(MaskRef(str(tmp_path / name))).tolist() == [[False, True], [True, False]], name

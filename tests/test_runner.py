@@ -326,6 +326,22 @@ def test_killed_three_times_it_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len(whole) == 2 and predictions(tmp_path / "killed") == whole
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_the_workers(tmp_path: Path) -> None:
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    long = [*command(tmp_path / "run"), "--set=steps=100000"]
+    process = subprocess.Popen(long, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env, text=True)
+    for _ in wait_for("checkpoint.pt", tmp_path / "run", 120):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "The same command goes on" in said and "Traceback" not in said
+    for trial_folder in (tmp_path / "run" / "trials").iterdir():
+        with locked(trial_folder):  # nobody trains on
+            pass
+    assert read_json(tmp_path / "run" / "run.json")["status"] == "interrupted"
+
+
 def test_a_plugin_model_may_be_this_simple() -> None:
     class Simple:
         def fit(self, train: Sequence[Item], val: Sequence[Item], context: object) -> None: ...
