@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 OWN_DISTRIBUTION = "crossmed"
+LOCAL = "local file"
+"""In place of a distribution, for a file given by --plugin."""
 
 
 class Status(StrEnum):

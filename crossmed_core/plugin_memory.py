@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmed_core.paths import cache_folder
-from crossmed_core.plugin_info import PluginInfo, Status
+from crossmed_core.plugin_info import LOCAL, PluginInfo, Status
 
 Memory = Mapping[str, Any]
 
@@ -33,7 +33,7 @@ def _key(info: PluginInfo) -> str:
 def origin(info: PluginInfo) -> str | None:
     """Return the file of a plugin that failed to import, so that a later edit of it is noticed."""
     with contextlib.suppress(Exception):
-        spec = importlib.util.find_spec(info.module) if info.distribution != "local file" else None
+        spec = importlib.util.find_spec(info.module) if info.distribution != LOCAL else None
         return spec.origin if spec else info.module
     return None
 

@@ -27,7 +27,7 @@ import pluggy
 
 from crossmed_core import hookspecs, plugin_memory
 from crossmed_core.errors import CrossmedError, ExitCode, suggest, unknown
-from crossmed_core.plugin_info import PluginInfo, Status
+from crossmed_core.plugin_info import LOCAL, PluginInfo, Status
 from crossmed_core.records import DatasetRecord, MetricRecord, ModelRecord, Record, SplitRecord
 from crossmed_core.registry import Registry
 
@@ -174,7 +174,7 @@ class PluginManager:
                 hooks = check_hooks(module)
                 self._hooks.register(module, name=info.key)
                 registered = True
-                records = self._records(module)
+                records = self._records(module, info)
         except (Exception, SystemExit) as error:
             if registered:
                 self._hooks.unregister(module)
@@ -192,7 +192,7 @@ class PluginManager:
         )
         return row, module.__file__
 
-    def _records(self, module: ModuleType) -> list[tuple[str, Record]]:
+    def _records(self, module: ModuleType, info: PluginInfo) -> list[tuple[str, Record]]:
         """Iterate the registration hooks of one plugin to the end, so that a late failure drops all of it."""
         others = [plugin for plugin in self._hooks.get_plugins() if plugin is not module]
         records: list[tuple[str, Record]] = []
@@ -208,6 +208,12 @@ class PluginManager:
                         raise ValueError(
                             f"{kind} name {record.name!r} must be lower-case letters, digits, '.', '_', '-'"
                         )
+                    target = re.fullmatch(r"([\w.]+):(\w+)", str(record.target))
+                    if target is None:
+                        raise ValueError(f"target {record.target!r} of {record.name!r} must be 'module:attribute'")
+                    if info.distribution == LOCAL and target[1] == info.name:
+                        # A file given by --plugin is imported under a name of ours; its author knows it by its stem.
+                        record = replace(record, target=f"{module.__name__}:{target[2]}")
                     records.append((kind, record))
         return records
 
@@ -224,9 +230,21 @@ class PluginManager:
 
     # -- asking ------------------------------------------------------------------------------------
 
-    def records(self, kind: str) -> dict[str, Claim]:
-        """Return name -> claim for "dataset", "model", "split" or "metric"; loads plugins on first use."""
+    def _load_to_use(self) -> None:
         self.load()
+        for info in self.plugins:
+            if info.distribution == LOCAL and info.status in (Status.BROKEN, Status.INCOMPATIBLE):
+                raise CrossmedError(
+                    f"--plugin {info.module} is {info.status}: {info.reason}.", exit_code=ExitCode.ENVIRONMENT
+                )
+
+    def records(self, kind: str) -> dict[str, Claim]:
+        """Return name -> claim for "dataset", "model", "split" or "metric"; loads plugins on first use.
+
+        Raises:
+            CrossmedError: If a file that was named with --plugin cannot be used.
+        """
+        self._load_to_use()
         return dict(sorted(self.claims[kind].items()))
 
     def get(self, kind: str, name: str, *, also: Iterable[str] = ()) -> Claim:
@@ -240,7 +258,7 @@ class PluginManager:
         Raises:
             CrossmedError: For an unknown name, with the nearest one, or the broken plugin that may have had it.
         """
-        self.load()
+        self._load_to_use()
         claim = self.claims[kind].get(name) or self._by_distribution[kind].get(name)
         if claim is not None:
             return claim
@@ -267,11 +285,11 @@ def _local_file(path: Path) -> PluginInfo:
     if not path.is_file():
         raise CrossmedError(f"Plugin file {path} does not exist.")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return PluginInfo(path.stem, "local file", f"sha256:{digest[:16]}", str(path.resolve()))
+    return PluginInfo(path.stem, LOCAL, f"sha256:{digest[:16]}", str(path.resolve()))
 
 
 def _import(info: PluginInfo) -> ModuleType:
-    if info.distribution != "local file":
+    if info.distribution != LOCAL:
         return importlib.import_module(info.module)
     name = f"crossmed_local_{re.sub(r'[^0-9a-zA-Z_]', '_', info.name)}"
     spec = importlib.util.spec_from_file_location(name, info.module)

@@ -56,7 +56,11 @@ class Study:
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
     data: Path | None = None
     limit: int | None = None
-    compare: tuple[tuple[str, str], ...] = (("related", "zero-overlap"), ("in-domain", "zero-overlap"))
+    compare: tuple[tuple[str, str], ...] = (
+        ("related", "zero-overlap"),
+        ("related", "unrelated"),
+        ("in-domain", "related"),
+    )
     about: str = ""
 
 

@@ -21,6 +21,7 @@ from crossmed_core.runlog import (
     SCHEMA_VERSION,
     append_rows,
     read_json,
+    read_rows,
     score_to_json,
     trial_folder,
     write_json,
@@ -242,11 +243,14 @@ def _metrics(catalog: Catalog, kind: AnswerKind, names: Sequence[str]) -> dict[s
 
 
 def write_scores(folder: Path, scores: Sequence[Score], gaps_found: Sequence[Gap]) -> None:
-    """Write scores.jsonl anew: scores first, then gaps."""
+    """Write scores.jsonl anew: scores first, then gaps, then what was there of metrics that are not installed now."""
+    known = {one.metric for one in scores}
+    kept = [row for row in read_rows(folder / "scores.jsonl") if row.get("metric") not in known]
     partial = folder / "scores.jsonl.partial"
     with writing(folder):
         partial.unlink(missing_ok=True)
     append_rows(partial, [{"type": "score", **score_to_json(one)} for one in scores])
     append_rows(partial, [{"type": "gap", **asdict(one)} for one in gaps_found])
+    append_rows(partial, kept)
     with writing(folder):
         partial.replace(folder / "scores.jsonl")

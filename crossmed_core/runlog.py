@@ -194,10 +194,12 @@ def _rle_from_json(content: Mapping[str, Any] | None) -> RLE | None:
     return RLE((int(height), int(width)), tuple(content["counts"]))
 
 
-def item_to_json(item: Item) -> dict[str, Any]:
-    """Flatten an item; a mask must be inline."""
+def item_to_json(item: Item, root: Path | None = None) -> dict[str, Any]:
+    """Flatten an item; a mask must be inline, the image path is written relative to `root` where it lies there."""
     row = {name: getattr(item, name) for name in ("id", "dataset", "patient", "study", "part", "question", "label")}
-    row |= {"cell": str(item.mat), "image": item.image.path, "image_sha256": item.image.sha256}
+    image = Path(item.image.path)
+    path = image.relative_to(root).as_posix() if root and image.is_relative_to(root) else item.image.path
+    row |= {"cell": str(item.mat), "image": path, "image_sha256": item.image.sha256}
     row |= {"options": list(item.options), "answer": item.answer}
     row["mask"] = _rle_to_json(item.mask.rle) if item.mask else None
     return row

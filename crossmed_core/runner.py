@@ -252,7 +252,7 @@ def _run(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, 
     train, val, test = (benchmark.items(ids) for ids in (split.train, split.val, split.test))
     if not weights.exists():
         _refuse_shared_images(train + val, test)
-    _write_test_items(folder / "items.jsonl", test, seen=resolved.record.sees_images)
+    _write_test_items(folder / "items.jsonl", test, benchmark.root, seen=resolved.record.sees_images)
     path = folder / "predictions.jsonl"
     done = {row["item"] for row in _resumable_rows(path)}
     if all(item.id in done for item in test):
@@ -285,14 +285,14 @@ def _refuse_shared_images(train: Sequence[Item], test: Sequence[Item]) -> None:
             raise SplitViolationError(f"test item {item.id!r} shows the same image file as training item {other!r}")
 
 
-def _write_test_items(path: Path, test: Sequence[Item], *, seen: bool) -> None:
+def _write_test_items(path: Path, test: Sequence[Item], root: Path, *, seen: bool) -> None:
     """Write the test items once, masks inline and digests of seen images with them: scoring needs no other file."""
     if path.exists():
         return
     partial = path.with_name(path.name + ".partial")
     with writing(path):
         partial.unlink(missing_ok=True)
-    append_rows(partial, (item_to_json(_self_contained(item, seen=seen)) for item in test))
+    append_rows(partial, (item_to_json(_self_contained(item, seen=seen), root) for item in test))
     with writing(path):
         partial.replace(path)
 
@@ -325,7 +325,13 @@ def _fit(
         return
     drop_torn_line(log_path)
 
+    fresh = True
+
     def log(step: int, total: int, **values: float) -> None:
+        nonlocal fresh
+        if fresh:  # a killed run goes on from its last checkpoint: what was logged after it happens again
+            _forget_steps(log_path, step)
+            fresh = False
         if values:
             append_rows(log_path, [{"step": step, "total": total, **values}])
         emit("fit", step, total, **values)
@@ -348,6 +354,15 @@ def _fit(
         replace_folder(partial, weights)
     with writing(checkpoint):
         shutil.rmtree(checkpoint)
+
+
+def _forget_steps(path: Path, first: int) -> None:
+    rows = read_rows(path)
+    kept = [row for row in rows if row.get("step", 0) < first]
+    if len(kept) < len(rows):
+        with writing(path):
+            path.unlink()
+        append_rows(path, kept)
 
 
 def _resumable_rows(path: Path) -> list[dict[str, Any]]:
@@ -379,4 +394,6 @@ def read_trial(folder: Path) -> tuple[dict[str, Any], Answers]:
     items = [item_from_json(row) for row in read_rows(folder / "items.jsonl")]
     predictions = {row["item"]: prediction_from_json(row) for row in read_rows(folder / "predictions.jsonl")}
     pairs = [(item, predictions[item.id]) for item in items if item.id in predictions]
-    return state, Answers(spec["model"], spec["split"], spec["target"], spec["seed"], pairs)
+    card = folder / "split.json"
+    train = read_json(card)["n"]["train"] if card.exists() else 0
+    return state, Answers(spec["model"], spec["split"], spec["target"], spec["seed"], pairs, train)

@@ -29,6 +29,7 @@ class Answers:
         target: The tested cell, as text.
         seed: The training seed.
         pairs: Each test item with its prediction.
+        train: Number of training items.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Answers:
     target: str
     seed: int
     pairs: Pairs
+    train: int = 0
 
     def scored(self, only: set[str] | None = None) -> Pairs:
         """Return the pairs with an answer, sorted by item id, restricted to the ids in `only` if given."""
@@ -113,6 +115,7 @@ def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: 
         seeds=tuple(one.seed for one in ordered),
         by_seed=by_seed,
         interval=how,
+        train=first.train,
     )
 
 

@@ -17,6 +17,9 @@ from crossmed_core.runner import TrialSpec, make_split
 from crossmed_core.types import MAT, Split
 from crossmed_core.vocabulary import canonical_cell
 
+START_SECONDS = 8.0
+"""Importing torch, drawing or reading images: what a trial takes besides training, roughly."""
+
 
 @dataclass(frozen=True)
 class PlannedTrial:
@@ -115,7 +118,7 @@ def _matched(
             counts = {part: Counter(benchmark.keys[item].mat for item in ids) for part, ids in taken.items()}
             cells = {cell: {part: counter[cell] for part, counter in counts.items()} for cell in split.cells}
         spec = replace(trial.spec, train_size=size, val_size=val)
-        seconds = images * rate / 1000 if rate and spec.device == "cpu" else None
+        seconds = START_SECONDS + images * rate / 1000 if rate and spec.device == "cpu" else None
         yield replace(trial, spec=spec, cells=cells, state=_state(folder, spec), seconds=seconds)
 
 

@@ -242,6 +242,7 @@ class Score:
         seeds: Seeds that were averaged.
         by_seed: The value for each seed.
         interval: How the interval was made.
+        train: Training items of each run; 0 for a model that does not train.
     """
 
     metric: str
@@ -259,6 +260,7 @@ class Score:
     seeds: tuple[int, ...]
     by_seed: tuple[float | None, ...]
     interval: str
+    train: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def test_run_prints_a_table_and_reuses(in_tmp: Path, capsys: pytest.CaptureFixtu
         assert word in out
     assert err.startswith("crossmed 0.1.0 · device cpu (no model of this run uses a network)\nplugins: baseline, ")
     oracle = out.split("t2/brain/finding · oracle · accuracy · seed 0")[1].splitlines()
-    assert oracle[2].split() == ["related", "1.000", "[0.926,", "1.000]", "48", "0.250", "0", "0"]
+    assert oracle[2].split() == ["related", "0", "1.000", "[0.926,", "1.000]", "48", "0.250", "0", "0%"]
     _, again = out_of(capsys, [*BASE, "--split", "related,zero-overlap"])
     assert "going on" in again and again.count("(reused)") == 4
     (folder,) = (in_tmp / "runs").iterdir()
@@ -124,6 +124,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["run", "--plugin", "nothing.py"], 2, "Plugin file nothing.py does not exist"),
     (["run", "--model", "chance", "--device", "cuda"], 3, "CUDA is asked for, but"),
     (["score", "nothing"], 4, "holds no run"),
+    (["run", "--model", "chance", "--compare", "related:relatd"], 2, "Unknown split to compare 'relatd'"),
     (["show", "item", "phantom0-ct-chest-finding-test-99999"], 2, "Unknown item"),
     (["show", "split", "related", "-t", "ct/*/finding"], 2, "stands for"),
     (["plugins", "show", "tim"], 2, "Unknown plugin 'tim'. Did you mean 'timm'?"),

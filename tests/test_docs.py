@@ -120,7 +120,7 @@ def test_names_in_documents_exist() -> None:
             assert one in known or one.partition(":")[0] in known or one in ("qwen2vl", "my-net", "NAME"), one
     for name in re.findall(r"--split[ =]([\w,-]+)", readme):
         for one in name.split(","):
-            assert one in catalog.plugins.records("split") or one == "NAME", one
+            assert one in catalog.plugins.records("split") or one in ("NAME", "same-task"), one
 
 
 def test_every_public_function_has_a_docstring() -> None:
@@ -132,3 +132,32 @@ def test_every_public_function_has_a_docstring() -> None:
             if public and (inspect.isfunction(value) or inspect.isclass(value)) and not inspect.getdoc(value):
                 silent.append(f"{name}.{attribute}")
     assert silent == []
+
+
+def test_the_one_file_plugin_of_the_guide_works(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    from crossmed_cli.main import run
+
+    (source,) = re.findall(
+        r"```python\n# my_plugin\.py.*?\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL
+    )
+    (in_tmp / "my_plugin.py").write_text(source)
+    small = [f"--dataset-option={one}" for one in ("modalities=ct,t2", "anatomies=brain", "train=32", "test=16")]
+    command = [
+        "run",
+        "--model",
+        "majority",
+        "--split",
+        "same-task",
+        "--target",
+        "t2/brain/finding",
+        "--out",
+        "r",
+        *small,
+    ]
+    assert run([*command, "--plugin", "my_plugin.py", "--json"]) == 0
+    scores = {one["metric"]: one["value"] for one in json.loads(capsys.readouterr().out)["scores"]}
+    assert 0.25 <= scores["top-probability"] <= 1
+    assert run(["score", "r"]) == 0, "without the plugin"
+    assert "top-probability" in (in_tmp / "r" / "scores.jsonl").read_text(), "its scores are kept"

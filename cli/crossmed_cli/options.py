@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from crossmed_core.errors import CrossmedError
+from crossmed_core.errors import CrossmedError, unknown
 from crossmed_core.plugins import PluginConfig, PluginManager
 from crossmed_core.registry import load_registry
 
@@ -86,4 +86,26 @@ def pairs(flag: str, values: Sequence[str]) -> dict[str, Any]:
             found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             found[key.strip()] = value
+    return found
+
+
+def compared(values: Sequence[str], splits: Sequence[str]) -> list[tuple[str, str]]:
+    """Read FIRST:SECOND pairs of --compare.
+
+    Args:
+        values: As typed.
+        splits: The splits there are.
+
+    Raises:
+        CrossmedError: For another form, or a split that is not there.
+    """
+    found = []
+    for text in many(values):
+        first, colon, second = text.partition(":")
+        if not colon:
+            raise CrossmedError(f"--compare {text!r}: write FIRST:SECOND, e.g. related:zero-overlap.")
+        for name in (first, second):
+            if name not in splits:
+                raise unknown("split to compare", name, splits)
+        found.append((first, second))
     return found

@@ -41,7 +41,18 @@ class RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Show the rate, or nothing before it is known."""
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.0f}/s" if speed >= 10 else f"{speed:.1f}/s", style="cyan")
+        return Text(
+            "" if speed is None or task.fields["overall"] else f"{speed:.0f}/s" if speed >= 10 else f"{speed:.1f}/s",
+            style="cyan",
+        )
+
+
+class RemainingColumn(TimeRemainingColumn):
+    """Time left of a phase. None for all trials: they differ too much for one rate."""
+
+    def render(self, task: Task) -> Text:
+        """Show the time left."""
+        return Text("") if task.fields["overall"] else super().render(task)
 
 
 class RunView:
@@ -72,7 +83,7 @@ class RunView:
             BarColumn(bar_width=24 if wide else 8),
             MofNCompleteColumn() if wide else TaskProgressColumn(),
             RateColumn(),
-            TimeRemainingColumn(compact=True),
+            RemainingColumn(compact=True),
             TextColumn("{task.fields[loss]}"),
             console=console,
             transient=True,
@@ -82,7 +93,9 @@ class RunView:
     def __enter__(self) -> RunView:
         if self.console.is_terminal:
             self._progress.start()
-            self._overall = self._progress.add_task("[bold]all trials", total=len(self.trials), loss="")
+            self._overall = self._progress.add_task(
+                "[bold]all trials (starting)", total=len(self.trials), loss="", overall=True
+            )
         return self
 
     def __exit__(
@@ -104,12 +117,14 @@ class RunView:
                 self._say(f"        {name(trial)}: {WORDS[phase]}, {total} {UNITS[phase]}")
             self._phase[trial.id] = phase
             return
+        if self._overall is not None and not self._phase:
+            self._progress.update(self._overall, description="[bold]all trials")
         if self._phase.get(trial.id) != phase:
             self._drop(trial.id)
             description = f"{trial.split} {trial.target} s{trial.seed} {WORDS[phase]}"
             if self.console.width >= NARROW:
                 description = f"{trial.model} {description}"
-            self._bars[trial.id] = self._progress.add_task(description, total=total, loss="")
+            self._bars[trial.id] = self._progress.add_task(description, total=total, loss="", overall=False)
             self._phase[trial.id] = phase
         loss = f"loss {self._loss[trial.id]:.2f}" if phase == "fit" and trial.id in self._loss else ""
         self._progress.update(self._bars[trial.id], completed=done, loss=loss if self.console.width >= NARROW else "")

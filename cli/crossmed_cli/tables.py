@@ -15,7 +15,7 @@ from crossmed_core.scoring import Gap
 from crossmed_core.study import PlannedTrial
 from crossmed_core.types import Score
 
-SCORE_COLUMNS = ("trained on", "value", "95 % interval", "n", "chance", "unscored", "guessed")
+SCORE_COLUMNS = ("trained on", "items", "value", "95 % interval", "n", "chance", "unscored", "guessed")
 GAP_COLUMNS = ("gap", "difference", "95 % interval", "n", "")
 PLAN_COLUMNS = ("trained on", "seed", "cells", "train", "per cell", "val", "test", "rough time", "state")
 
@@ -67,8 +67,9 @@ def print_scores(
 
 
 def _score_row(one: Score) -> list[Any]:
-    values = [one.split, number(one.value), interval(one.low, one.high), one.n, number(one.chance)]
-    return [*values, one.unscored, one.guessed]
+    values = [one.split, one.train, number(one.value), interval(one.low, one.high), one.n, number(one.chance)]
+    answers = one.n * len(one.seeds)
+    return [*values, one.unscored, f"{one.guessed / answers:.0%}" if answers else "–"]
 
 
 def _gap_row(one: Gap) -> list[Any]:
@@ -88,6 +89,8 @@ def _print_notes(run: Mapping[str, Any], rows: Sequence[Score], results: Sequenc
         notes.append(
             "One training seed: intervals cover the choice of test items, not of training runs; try --seeds 5."
         )
+    if any(len(one.seeds) > 1 for one in rows):
+        notes.append("Several training seeds: values are means, intervals cover test items and training runs.")
     if any(one.guessed for one in rows):
         notes.append(
             "Guessed: the model had no ground to choose (labels or masks never trained on, a tie); a seeded coin did."
@@ -144,7 +147,7 @@ def print_plan(trials: Sequence[PlannedTrial], folder: Path, jobs: int) -> None:
 def _plan_row(trial: PlannedTrial) -> list[Any]:
     spec = trial.spec
     state = trial.problem or ("reused" if trial.state == "finished" else trial.state)
-    rough = "–" if trial.seconds is None else f"{trial.seconds:.0f} s"
+    rough = "–" if trial.seconds is None or trial.state == "finished" else f"{trial.seconds:.0f} s"
     sizes = [f"{spec.train_size} of {trial.available}", _per_cell(trial), spec.val_size, trial.test]
     return [spec.split, spec.seed, len(trial.cells), *sizes, rough, state]
 

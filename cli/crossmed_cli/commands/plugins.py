@@ -11,7 +11,7 @@ import click
 from crossmed_cli.options import json_option, plugin_options
 from crossmed_cli.plain import print_columns
 from crossmed_core.errors import ExitCode, unknown
-from crossmed_core.plugin_info import PluginInfo, Status
+from crossmed_core.plugin_info import LOCAL, PluginInfo, Status
 from crossmed_core.plugins import PluginManager
 
 _COLOURS = {Status.OK: "green", Status.BROKEN: "red", Status.INCOMPATIBLE: "red", Status.MISSING_EXTRA: "yellow"}
@@ -55,7 +55,7 @@ def _advice(info: PluginInfo) -> str:
     off = f"or switch it off with --no-plugin {info.name} or CROSSMED_DISABLE={info.name}"
     if info.status is Status.INCOMPATIBLE:
         return f"upgrade crossmed, {off}"
-    if info.distribution == "local file":
+    if info.distribution == LOCAL:
         return f"fix {info.module}"
     return f"upgrade or uninstall the distribution {info.distribution}, {off}"
 

@@ -15,7 +15,7 @@ import click
 
 from crossmed_cli import tables
 from crossmed_cli.console import err, print_json
-from crossmed_cli.options import catalog_options, json_option, many, option, pairs
+from crossmed_cli.options import catalog_options, compared, json_option, many, option, pairs
 from crossmed_cli.progress import RunView
 from crossmed_core import __version__
 from crossmed_core.benchmark import Benchmark
@@ -61,6 +61,9 @@ DEMO = "demo"
 )
 @option("--seed", type=int, multiple=True, help="Seed of draw, weights and order. Repeatable. [default: 0]")
 @option("--seeds", type=click.IntRange(min=1), help="Use seeds 0 .. N-1.")
+@option(
+    "--compare", multiple=True, metavar="A:B", help="Gap between two splits to report. [default: those of the recipe]"
+)
 @option("--limit", type=click.IntRange(min=1), help="At most this many test items per target.")
 @option("--recipe", help="A shipped recipe or a TOML file, instead of --model. [default: demo]")
 @option("--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder. [default: runs/NAME]")
@@ -93,7 +96,7 @@ def command(
     as_json: bool,
     **flags: Any,
 ) -> int:
-    r"""Train models on MAT splits, score them on the target cell, and say how large the gap is.
+    """Train models on MAT splits, score them on the target cell, and say how large the gap is.
 
     Without arguments the demo recipe runs on the synthetic phantom: size-matched in-domain, related, unrelated and
     zero-overlap training for one classification and one segmentation target, in minutes on a laptop. The same command
@@ -103,8 +106,11 @@ def command(
     crossmed run
     crossmed run --model resnet18 --split zero-overlap
     crossmed run --model unet --split related --target ct/chest/segmentation --seeds 3
-    """
+    """  # noqa: D301  (\b is click's mark for lines that it must not wrap)
     study = _study(recipe, flags)
+    if flags["compare"]:
+        splits = [split for block in study.blocks for split in block.splits]
+        study = replace(study, compare=tuple(compared(flags["compare"], splits)))
     needs_torch = any(
         "torch" in catalog.model(model, block.set).record.packages for block in study.blocks for model in block.models
     )
@@ -178,8 +184,8 @@ def _folder_name(study: Study, device: str, threads: int, recipe: str | None) ->
         pure = read_recipe(recipe_path(recipe or DEMO))
         return study.name if study == pure and device == "cpu" and threads == 1 else f"{study.name}-{digest}"
     block = study.blocks[0]
-    words = [*block.models[:2], *block.splits[:2]]
-    return "-".join("".join(c if c.isalnum() or c in "._-" else "-" for c in word) for word in words) + f"-{digest}"
+    words = "-".join([*block.models, *(block.splits if block.splits != DEFAULT_SPLITS else ())])
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in words)[:80] + f"-{digest}"
 
 
 def _print_header(catalog: Catalog, device: str, reason: str) -> None:
@@ -258,6 +264,7 @@ def _run(
         )
     else:
         tables.print_scores(run, scores, gaps, catalog, results)
+        err.print(f"All of it is in {folder}; 'crossmed score {folder}' shows it again.", soft_wrap=True)
     return ExitCode.OK if status == "finished" else ExitCode.TRIALS_FAILED
 
 

@@ -9,7 +9,7 @@ import click
 
 from crossmed_cli import tables
 from crossmed_cli.console import err, print_json
-from crossmed_cli.options import catalog_options, json_option, many, option
+from crossmed_cli.options import catalog_options, compared, json_option, many, option
 from crossmed_core.catalog import Catalog
 from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.run import read_answers, score_run, write_scores
@@ -45,19 +45,17 @@ def command(
     save: bool,
     as_json: bool,
 ) -> int:
-    r"""Score RUN again from its items and predictions, without models, images or torch.
+    """Score RUN again from its items and predictions, without models, images or torch.
 
     \b
     crossmed score runs/demo
     crossmed score runs/demo --metric macro-f1,dice --compare related:unrelated
-    """
+    """  # noqa: D301  (\b is click's mark for lines that it must not wrap)
     if not (folder / "run.json").is_file():
         raise CrossmedError(f"{folder} holds no run (no run.json).", exit_code=ExitCode.RUN_FOLDER)
     run = read_json(folder / "run.json")
-    pairs = [part.split(":") for part in many(compare)] or run["compare"]
-    for pair in pairs:
-        if len(pair) != 2:
-            raise CrossmedError(f"--compare {':'.join(pair)!r}: write FIRST:SECOND, e.g. related:zero-overlap.")
+    splits = list(run["splits"])
+    pairs = compared(compare, splits) or [tuple(pair) for pair in run["compare"]]
     names = many(metric)
     answers, states = read_answers(folder)
     scores, gaps = score_run(answers, catalog, pairs, names, warn=_warn)

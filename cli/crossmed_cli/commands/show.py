@@ -237,6 +237,7 @@ def show_dataset(
 @click.argument("name")
 @option("--target", "-t", required=True, help="Target cell.")
 @option("--seed", type=int, default=0, show_default=True, help="Seed of the draw.")
+@option("--model", "-m", default="chance", show_default=True, help="Leave out cells that this model cannot answer.")
 @_dataset_options
 @json_option
 @catalog_options
@@ -245,6 +246,7 @@ def show_split(
     catalog: Catalog,
     target: str,
     seed: int,
+    model: str,
     dataset: str,
     data: Path | None,
     dataset_option: tuple[str, ...],
@@ -255,10 +257,10 @@ def show_split(
     cells = find_targets([target], benchmark, catalog, dataset, ("option", "mask"))
     if len(cells) != 1:
         raise CrossmedError(f"--target {target!r} stands for {len(cells)} cells; name one.")
-    # The chance baseline answers everything, so no cell is left out here for the sake of a model.
-    spec = TrialSpec("chance", name, cells[0], seed, dataset)
+    # The default, chance, answers everything: then no cell is left out for the sake of a model.
+    spec = TrialSpec(model, name, cells[0], seed, dataset)
     claim = catalog.plugins.get("split", name)
-    split = make_split(benchmark, catalog, catalog.model("chance"), spec)
+    split = make_split(benchmark, catalog, catalog.model(model), spec)
     counts = dict.fromkeys(split.cells, 0)
     for item in split.train:
         counts[benchmark.keys[item].mat] += 1

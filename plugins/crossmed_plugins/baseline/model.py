@@ -24,6 +24,8 @@ GRID = 64
 class Baseline(ABC):
     """Common to all: scores for options, a region for masks."""
 
+    masks_are_guesses = False
+
     def __init__(self) -> None:
         self.seed = 0
 
@@ -43,7 +45,7 @@ class Baseline(ABC):
             except UnreadableImageError as error:
                 yield Prediction(item.id, error=str(error))
             else:
-                yield Prediction(item.id, mask=encode_mask(region))
+                yield Prediction(item.id, mask=encode_mask(region), guess=self.masks_are_guesses)
 
     @abstractmethod
     def scores(self, item: Item) -> list[float]:
@@ -56,6 +58,8 @@ class Baseline(ABC):
 
 class Chance(Baseline):
     """Knows nothing."""
+
+    masks_are_guesses = True
 
     def scores(self, item: Item) -> list[float]:
         """Return equal probabilities; the coin decides."""
