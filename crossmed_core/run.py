@@ -32,6 +32,9 @@ from crossmed_core.scoring import Answers, Gap, conditions, gaps, score
 from crossmed_core.study import PlannedTrial
 from crossmed_core.types import AnswerKind, Score
 
+RUN_FIELDS = ("schema_version", "benchmark", "splits", "trials", "compare", "status", "sessions")
+"""What every run.json has."""
+
 
 def header(
     study: Study,
@@ -169,7 +172,7 @@ def read_answers(folder: Path) -> tuple[list[Answers], list[dict[str, Any]]]:
     Raises:
         CrossmedError: If the folder holds no run, or a file is damaged.
     """
-    run = read_json(folder / "run.json")
+    run = read_json(folder / "run.json", RUN_FIELDS)
     answers, states = [], []
     for trial in run["trials"]:
         place = trial_folder(folder, trial)

@@ -111,8 +111,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, needs: Iterable[str] = ()) -> dict[str, Any]:
     """Read a JSON file.
+
+    Args:
+        path: The file.
+        needs: Fields that it must have.
 
     Raises:
         CrossmedError: If it is missing or damaged; names the file.
@@ -124,7 +128,18 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CrossmedError(f"Cannot read {path}: {reason}.", exit_code=ExitCode.RUN_FOLDER) from error
     if not isinstance(content, dict):
         raise CrossmedError(f"Cannot read {path}: it holds no JSON object.", exit_code=ExitCode.RUN_FOLDER)
+    _require(content, needs, str(path))
     return content
+
+
+def _require(content: Mapping[str, Any], needs: Iterable[str], where: str) -> None:
+    missing = [name for name in needs if name not in content]
+    if missing:
+        raise CrossmedError(
+            f"{where} lacks {', '.join(missing)}: damaged, or written by another version.",
+            hint="Choose another folder with --out, or delete the file if the run can make it anew.",
+            exit_code=ExitCode.RUN_FOLDER,
+        )
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -138,8 +153,12 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path, needs: Iterable[str] = ()) -> list[dict[str, Any]]:
     """Read all complete lines; a torn last line, left by a kill, is left out.
+
+    Args:
+        path: The file; a missing one has no lines.
+        needs: Fields that each line must have.
 
     Raises:
         CrossmedError: For a damaged line that is not the last; names file and line.
@@ -158,6 +177,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                 hint="Delete the file and run the same command again to make it anew.",
                 exit_code=ExitCode.RUN_FOLDER,
             ) from error
+    for number, row in enumerate(rows, start=1):
+        _require(row, needs, f"{path}, line {number},")
     return rows
 
 

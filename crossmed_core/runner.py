@@ -182,8 +182,8 @@ def run_trial(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchm
 
 def _is_complete(folder: Path) -> bool:
     """Whether every test item has its line; files may have been deleted since the trial finished."""
-    items = {row["id"] for row in read_rows(folder / "items.jsonl")}
-    return bool(items) and items <= {row["item"] for row in read_rows(folder / "predictions.jsonl")}
+    items = {row["id"] for row in read_rows(folder / "items.jsonl", ["id"])}
+    return bool(items) and items <= {row["item"] for row in read_rows(folder / "predictions.jsonl", ["item"])}
 
 
 def _with_traceback(error: Exception, folder: Path) -> str:
@@ -203,7 +203,7 @@ def _open_trial(spec: TrialSpec, folder: Path, benchmark: Benchmark) -> dict[str
     path = folder / "trial.json"
     key = {**spec.key, "benchmark_sha256": benchmark.digest}
     if path.exists():
-        state = read_json(path)
+        state = read_json(path, ["id", "status", "spec"])
         # Through JSON, so that tuples and lists compare equal.
         changed = [name for name in key if _as_json(state.get("spec", {}).get(name)) != _as_json(key[name])]
         if changed:
@@ -320,7 +320,13 @@ def _fit(
 ) -> None:
     weights, checkpoint, log_path = folder / "model", folder / "checkpoint", folder / "train.jsonl"
     if weights.exists() and isinstance(model, SavesWeights):
-        model.restore(weights)
+        try:
+            model.restore(weights)
+        except Exception as error:
+            raise CrossmedError(
+                f"The weights in {weights} cannot be read ({type(error).__name__}: {error}).",
+                hint="Delete that folder and run the same command again to train anew.",
+            ) from error
         shutil.rmtree(checkpoint, ignore_errors=True)  # left if the run was killed between saving and this
         return
     drop_torn_line(log_path)
@@ -367,7 +373,7 @@ def _forget_steps(path: Path, first: int) -> None:
 
 def _resumable_rows(path: Path) -> list[dict[str, Any]]:
     drop_torn_line(path)
-    return read_rows(path)
+    return read_rows(path, ["item"])
 
 
 def _predict(model: Model, test: Sequence[Item], done: set[str], path: Path, emit: Emit) -> None:
@@ -389,11 +395,19 @@ def read_trial(folder: Path) -> tuple[dict[str, Any], Answers]:
     Raises:
         CrossmedError: If its files are damaged.
     """
-    state = read_json(folder / "trial.json")
-    spec = state["spec"]
-    items = [item_from_json(row) for row in read_rows(folder / "items.jsonl")]
-    predictions = {row["item"]: prediction_from_json(row) for row in read_rows(folder / "predictions.jsonl")}
-    pairs = [(item, predictions[item.id]) for item in items if item.id in predictions]
+    state = read_json(folder / "trial.json", ["id", "status", "spec"])
     card = folder / "split.json"
-    train = read_json(card)["n"]["train"] if card.exists() else 0
-    return state, Answers(spec["model"], spec["split"], spec["target"], spec["seed"], pairs, train)
+    try:
+        spec = state["spec"]
+        items = [item_from_json(row) for row in read_rows(folder / "items.jsonl")]
+        rows = read_rows(folder / "predictions.jsonl", ["item"])
+        predictions = {row["item"]: prediction_from_json(row) for row in rows}
+        train = read_json(card, ["n"])["n"]["train"] if card.exists() else 0
+        who = Answers(spec["model"], spec["split"], spec["target"], spec["seed"], [], train)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CrossmedError(
+            f"The files of trial {folder} are damaged ({type(error).__name__}: {error}).",
+            hint="Delete that folder and run the same command again to make it anew.",
+            exit_code=ExitCode.RUN_FOLDER,
+        ) from error
+    return state, replace(who, pairs=[(item, predictions[item.id]) for item in items if item.id in predictions])

@@ -191,6 +191,22 @@ def test_another_run_or_process_in_the_folder_is_refused(in_tmp: Path, capsys: p
     assert "not empty and holds no run" in err and [p.name for p in (in_tmp / "mine").glob("[!.]*")] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"a": 1}'])
+def test_damaged_files_of_a_run_are_one_line(content: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", "--model", "majority", "--target", "t2/brain/finding", "--jobs", "1", "--split", "related", *DATA]
+    out_of(capsys, [*command, "--out", "r"])
+    for path in ("run.json", "trial.json", "split.json", "items.jsonl", "predictions.jsonl"):
+        (file,) = (in_tmp / "r").rglob(path)
+        whole = file.read_text()
+        file.write_text(content + "\n")
+        codes = [run(["score", "r", "--no-save"]), run([*command, "--out", "r"])]
+        err = capsys.readouterr().err
+        assert "Traceback" not in err and set(codes) <= {0, 1, 4}, (path, err)
+        if path.endswith(".json"):
+            assert codes == [4, 4] and path in err, (path, err)
+        file.write_text(whole)
+
+
 def test_an_empty_condition_fails_alone(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one_modality = [part for part in BASE if "modalities" not in part] + ["--dataset-option=modalities=t2"]
     out, err = out_of(capsys, [*one_modality, "--split", "related,zero-overlap", "--json"], code=1)

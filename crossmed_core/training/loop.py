@@ -146,7 +146,13 @@ class _State:
     def load(self, device: torch.device) -> None:
         if self.path is None or not self.path.exists():
             return
-        content = torch.load(self.path, map_location=device, weights_only=True)
+        try:
+            content = torch.load(self.path, map_location=device, weights_only=True)
+        except Exception as error:
+            raise CrossmedError(
+                f"The checkpoint {self.path} cannot be read ({type(error).__name__}).",
+                hint="Delete it and run the same command again to train from the start.",
+            ) from error
         for name in ("module", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(content.pop(name))
         for name, value in content.items():

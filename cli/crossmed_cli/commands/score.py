@@ -12,7 +12,7 @@ from crossmed_cli.console import err, print_json
 from crossmed_cli.options import catalog_options, compared, json_option, many, option
 from crossmed_core.catalog import Catalog
 from crossmed_core.errors import CrossmedError, ExitCode
-from crossmed_core.run import read_answers, score_run, write_scores
+from crossmed_core.run import RUN_FIELDS, read_answers, score_run, write_scores
 from crossmed_core.runlog import locked, read_json
 
 
@@ -53,7 +53,7 @@ def command(
     """  # noqa: D301  (\b is click's mark for lines that it must not wrap)
     if not (folder / "run.json").is_file():
         raise CrossmedError(f"{folder} holds no run (no run.json).", exit_code=ExitCode.RUN_FOLDER)
-    run = read_json(folder / "run.json")
+    run = read_json(folder / "run.json", RUN_FIELDS)
     splits = list(run["splits"])
     pairs = compared(compare, splits) or [tuple(pair) for pair in run["compare"]]
     names = many(metric)
