@@ -211,8 +211,8 @@ def train_settings(owner: str, values: Mapping[str, Any]) -> TrainSettings:
             value = float(value)
         if type(value) is not wanted:
             raise CrossmedError(f"{owner}: {key} must be {wanted.__name__}, not {value!r}.")
-        if not isinstance(value, bool) and value < 0:
-            raise CrossmedError(f"{owner}: {key} must not be negative ({value}).")
+        if not isinstance(value, bool) and not (0 <= value < float("inf")):
+            raise CrossmedError(f"{owner}: {key} must be a number of at least 0, not {value}.")
         checked[key] = value
     for key in ("steps", "batch_size", "accumulate"):
         if checked.get(key) == 0:

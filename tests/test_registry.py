@@ -105,7 +105,12 @@ def test_options_and_settings_are_checked() -> None:
     catalog = Catalog()
     with pytest.raises(CrossmedError, match=r"no option 'stpes'\. Did you mean 'steps'"):
         catalog.model("resnet18", {"stpes": 5})
-    for bad, message in [({"steps": "many"}, "must be int"), ({"steps": 0}, "at least 1"), ({"steps": -1}, "negative")]:
+    for bad, message in [
+        ({"steps": "many"}, "must be int"),
+        ({"steps": 0}, "at least 1"),
+        ({"steps": -1}, "at least 0"),
+        ({"clip_norm": float("nan")}, "at least 0"),
+    ]:
         with pytest.raises(CrossmedError, match=message):
             train_settings("x", bad)
     with pytest.raises(CrossmedError, match="must be int, not True"):

@@ -281,16 +281,21 @@ def test_a_unet_that_never_saw_a_mask_says_so(tmp_path: Path) -> None:
     [
         (TimmFamily, "resnet1818", "timm has no model 'resnet1818'. Did you mean 'resnet18'"),
         (TimmFamily, "resnet18.a9_in1k", "no weights 'a9_in1k' of 'resnet18'"),
+        (TimmFamily, {"size": "abc"}, "size must be a whole number of at least 16, not 'abc'"),
+        (TimmFamily, {"kwargs": 3}, "kwargs must be a table"),
+        (SmpFamily, {"channels": 2}, "channels must be 1 or 3, not 2"),
         (SmpFamily, "unet", "write ARCHITECTURE/ENCODER"),
         (SmpFamily, "unett/resnet18", "no architecture 'unett'. Did you mean 'unet'"),
         (SmpFamily, "unet/resnet81", "no encoder 'resnet81'"),
     ],
 )
-def test_unknown_names_are_helped(family: type, name: str, message: str) -> None:
+def test_bad_names_and_options_are_helped(family: type, name: str | dict, message: str) -> None:
     from crossmed_core.types import ModelSpec
 
+    fine = {"name": "unet/resnet18" if family is SmpFamily else "resnet18"}
+    options = {"name": name} if isinstance(name, str) else {**fine, **name}
     with pytest.raises(CrossmedError) as caught:
-        family().load(ModelSpec("x", "y", {"name": name}), device="cpu")
+        family().load(ModelSpec("x", "y", options), device="cpu")
     assert message in str(caught.value)
 
 

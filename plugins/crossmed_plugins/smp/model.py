@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from crossmed_core.errors import CrossmedError, ExitCode, suggest
 from crossmed_core.images import encode_mask
+from crossmed_core.training.checks import check_options
 from crossmed_core.training.data import Batch, InputSpec, undo_letterbox
 from crossmed_core.training.model import TorchModel
 from crossmed_core.types import ModelSpec, Prediction
@@ -147,5 +148,4 @@ def _check(options: Mapping[str, Any]) -> None:
 
         if not timm.is_model(encoder.removeprefix("tu-")):
             raise CrossmedError(f"timm has no encoder {encoder!r}.", hint=suggest(encoder[3:], timm.list_models()))
-    if options.get("channels", 3) not in (1, 3):
-        raise CrossmedError(f"channels must be 1 or 3, not {options['channels']!r}.")
+    check_options(options)

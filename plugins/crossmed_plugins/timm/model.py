@@ -12,6 +12,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from crossmed_core.errors import CrossmedError, ExitCode, suggest
+from crossmed_core.training.checks import check_options
 from crossmed_core.training.data import Batch, InputSpec
 from crossmed_core.training.model import TorchModel
 from crossmed_core.types import ModelSpec, Prediction
@@ -136,8 +137,7 @@ def _check(options: Mapping[str, Any]) -> None:
         raise CrossmedError(
             f"timm has no weights {tag!r} of {base!r}.", hint=suggest(name, timm.list_pretrained(f"{base}.*"))
         )
-    if options.get("channels", 3) not in (1, 3):
-        raise CrossmedError(f"channels must be 1 or 3, not {options['channels']!r}.")
+    check_options(options)
     if options.get("pool", "model") not in ("model", "max+grid"):
         raise CrossmedError(f"pool must be 'model' or 'max+grid', not {options['pool']!r}.")
     if options.get("weights") and not Path(str(options["weights"])).is_file():
