@@ -40,12 +40,12 @@ def answer_block(model: Model, block: Sequence[Item]) -> dict[str, Prediction]:
     """
     try:
         answers = _by_item(model, block)
-    except Exception as whole:
+    except (Exception, SystemExit) as whole:
         answers, failed = {}, 0
         for item in block:
             try:
                 answers |= _by_item(model, [item])
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 failed += 1
                 reason = (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:300]
                 answers[item.id] = Prediction(item.id, error=f"the model failed: {reason}")

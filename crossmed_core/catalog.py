@@ -165,7 +165,7 @@ class Catalog:
             return Benchmark(name, dataset, root, settings)
         except CrossmedError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CrossmedError(
                 f"Dataset {name!r} failed while it read {root}: {type(error).__name__}: {error}.",
                 exit_code=ExitCode.ENVIRONMENT,

@@ -277,7 +277,7 @@ class PluginManager:
         for implementation in getattr(self._hooks.hook, name).get_hookimpls():
             try:
                 implementation.function(*(arguments[arg] for arg in implementation.argnames))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 warn(f"plugin {implementation.plugin_name!r} failed in {name}: {_one_line(error)}")
 
 

@@ -224,7 +224,7 @@ def score_run(
                 proportion = bool(getattr(metric, "proportion", False))
                 new = [score(group, name, metric, proportion=proportion) for group in conditions(mine).values()]
                 found += gaps(mine, {name: metric}, pairs)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 warn(f"metric {name!r} failed and is left out: {type(error).__name__}: {error}")
                 continue
             scores += new

@@ -16,7 +16,7 @@ from crossmed_core.benchmark import Benchmark
 from crossmed_core.catalog import Catalog, ResolvedModel
 from crossmed_core.contracts import FitContext, Model, SavesWeights
 from crossmed_core.errors import CrossmedError, ExitCode
-from crossmed_core.images import UnreadableImageError, encode_mask, read_mask
+from crossmed_core.images import UnreadableImageError, encode_mask, read_image, read_mask
 from crossmed_core.runlog import (
     append_rows,
     drop_torn_line,
@@ -134,7 +134,7 @@ def make_split(benchmark: Benchmark, catalog: Catalog, resolved: ResolvedModel, 
         prove(split, benchmark.keys)
     except CrossmedError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CrossmedError(
             f"Split {spec.split!r} failed for {spec.target}: {type(error).__name__}: {error}."
         ) from error
@@ -166,7 +166,7 @@ def run_trial(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchm
             # `writing` makes a full disk, met anywhere, the end of the run: no other trial could go on either.
             with writing(folder, anything=False):
                 _run(spec, folder, catalog, benchmark, emit)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin's sys.exit must not end the run, least of all with its code
             if isinstance(error, CrossmedError) and error.exit_code is ExitCode.RUN_FOLDER:
                 raise
             message = str(error) if isinstance(error, CrossmedError) else _with_traceback(error, folder)
@@ -182,11 +182,15 @@ def run_trial(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchm
 
 def _is_complete(folder: Path) -> bool:
     """Whether every test item has its line; files may have been deleted since the trial finished."""
+    card = folder / "split.json"
+    wanted = set(read_json(card, ["test"])["test"]) if card.exists() else set()
     items = {row["id"] for row in read_rows(folder / "items.jsonl", ["id"])}
-    return bool(items) and items <= {row["item"] for row in read_rows(folder / "predictions.jsonl", ["item"])}
+    return bool(wanted) and items == wanted <= {
+        row["item"] for row in read_rows(folder / "predictions.jsonl", ["item"])
+    }
 
 
-def _with_traceback(error: Exception, folder: Path) -> str:
+def _with_traceback(error: BaseException, folder: Path) -> str:
     """Keep the traceback of a plugin's failure in a file, and return one line that points there."""
     path = folder / "error.txt"
     write_bytes(path, "".join(traceback.format_exception(error)).encode())
@@ -267,8 +271,9 @@ def _run(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, 
 def _file_digest(item: Item) -> str | None:
     """Return the SHA-256 of an item's image file; None if it cannot be read, which is reported when its turn comes."""
     try:
+        read_image(item.image)  # broken files may well be alike: that is no leak
         return hashlib.sha256(Path(item.image.path).read_bytes()).hexdigest()
-    except OSError:
+    except (UnreadableImageError, OSError):
         return None
 
 
@@ -287,7 +292,7 @@ def _refuse_shared_images(train: Sequence[Item], test: Sequence[Item]) -> None:
 
 def _write_test_items(path: Path, test: Sequence[Item], root: Path, *, seen: bool) -> None:
     """Write the test items once, masks inline and digests of seen images with them: scoring needs no other file."""
-    if path.exists():
+    if [row["id"] for row in read_rows(path, ["id"])] == [item.id for item in test]:
         return
     partial = path.with_name(path.name + ".partial")
     with writing(path):
@@ -410,4 +415,10 @@ def read_trial(folder: Path) -> tuple[dict[str, Any], Answers]:
             hint="Delete that folder and run the same command again to make it anew.",
             exit_code=ExitCode.RUN_FOLDER,
         ) from error
+    if state["status"] == "finished" and not _is_complete(folder):
+        raise CrossmedError(
+            f"Trial {folder} is finished, but items.jsonl or predictions.jsonl lacks test items of split.json.",
+            hint="Run the same command again to make them anew.",
+            exit_code=ExitCode.RUN_FOLDER,
+        )
     return state, replace(who, pairs=[(item, predictions[item.id]) for item in items if item.id in predictions])

@@ -181,6 +181,8 @@ class Model:
                 yield Prediction(item.id, option=0)
             elif KIND == "raises":
                 raise RuntimeError("out of memory")
+            elif KIND == "exits":
+                raise SystemExit(0)
             elif KIND == "silent":
                 continue
             elif KIND == "text":
@@ -221,6 +223,7 @@ def crossmed_models():
         ("scores", 2, "2 option scores for 4 options"),
         ("garbage", 2, "the model failed: TypeError: predict yielded str, not Prediction"),
         ("silent", 2, "returned no prediction"),
+        ("exits", 2, "the model failed: SystemExit: 0"),
         ("range", 2, "option 4 is not one of the 4"),
         ("nan", 2, "not numbers"),
         ("refuses", 2, "refused"),
@@ -263,6 +266,17 @@ def test_deleted_predictions_are_made_anew(tmp_path: Path, catalog: Catalog, ben
     first = run(trial(), tmp_path / "t", catalog, benchmark)
     (tmp_path / "t" / "predictions.jsonl").unlink()
     assert run(trial(), tmp_path / "t", catalog, benchmark) == first
+
+
+def test_lost_items_are_noticed_and_made_anew(tmp_path: Path, catalog: Catalog, benchmark: Benchmark) -> None:
+    first = run(trial(), tmp_path / "t", catalog, benchmark)
+    for name in ("items.jsonl", "predictions.jsonl"):
+        path = tmp_path / "t" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-20])
+        with pytest.raises(CrossmedError, match="lacks test items"):
+            read_trial(tmp_path / "t")
+        assert run(trial(), tmp_path / "t", catalog, benchmark) == first and path.read_bytes() == whole
 
 
 def test_a_fit_that_fails_fails_its_trial_and_can_be_tried_again(tmp_path: Path) -> None:

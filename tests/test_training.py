@@ -283,6 +283,7 @@ def test_a_unet_that_never_saw_a_mask_says_so(tmp_path: Path) -> None:
         (TimmFamily, "resnet18.a9_in1k", "no weights 'a9_in1k' of 'resnet18'"),
         (TimmFamily, {"size": "abc"}, "size must be a whole number of at least 16, not 'abc'"),
         (TimmFamily, {"kwargs": 3}, "kwargs must be a table"),
+        (TimmFamily, {"pretrained": "False"}, "pretrained must be true or false, not 'False'"),
         (SmpFamily, {"channels": 2}, "channels must be 1 or 3, not 2"),
         (SmpFamily, "unet", "write ARCHITECTURE/ENCODER"),
         (SmpFamily, "unett/resnet18", "no architecture 'unett'. Did you mean 'unet'"),

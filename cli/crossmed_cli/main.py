@@ -101,10 +101,16 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         _say("Stopped. The same command goes on where it stopped.")
         return ExitCode.INTERRUPTED
+    except RecursionError:
+        _say("A file is nested too deeply.")
+        return ExitCode.USAGE
     except BrokenPipeError:
         # The reader (head, less) went away. Python would complain once more when it flushes stdout at exit.
         sys.stderr.close()
         return ExitCode.OK
+    except OSError as error:
+        _say(f"{error.filename or 'A file'}: {error.strerror or error}.")
+        return ExitCode.RUN_FOLDER
 
 
 def _say(message: str) -> None:

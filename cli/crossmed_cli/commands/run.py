@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -121,7 +122,8 @@ def command(
             _require_packages(catalog, model, block.set)
     chosen, reason = resolve_device(device, needs_torch=needs_torch)
     folder = out if out is not None else Path("runs") / _folder_name(study, chosen, threads, recipe)
-    with err.status("Reading the dataset ..."):
+    # What a plugin prints must not spoil the results on stdout.
+    with err.status("Reading the dataset ..."), contextlib.redirect_stdout(sys.stderr):
         benchmark = catalog.benchmark(study.dataset, study.dataset_options, study.data)
         trials = plan(study, catalog, benchmark, folder, device=chosen, threads=threads)
     if not trials:
@@ -182,10 +184,15 @@ def _folder_name(study: Study, device: str, threads: int, recipe: str | None) ->
     digest = hashlib.sha256(facts.encode()).hexdigest()[:8]
     if study.name:
         pure = read_recipe(recipe_path(recipe or DEMO))
-        return study.name if study == pure and device == "cpu" and threads == 1 else f"{study.name}-{digest}"
+        name = _plain(study.name)
+        return name if study == pure and device == "cpu" and threads == 1 else f"{name}-{digest}"
     block = study.blocks[0]
     words = "-".join([*block.models, *(block.splits if block.splits != DEFAULT_SPLITS else ())])
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in words)[:80] + f"-{digest}"
+    return f"{_plain(words)}-{digest}"
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)[:80].lstrip(".") or "run"
 
 
 def _print_header(catalog: Catalog, device: str, reason: str) -> None:
@@ -225,7 +232,7 @@ def _run(
     *,
     as_json: bool,
 ) -> int:
-    with locked(folder):
+    with locked(folder), contextlib.redirect_stdout(sys.stderr):
         wanted = header(study, trials, catalog, benchmark, device=device, threads=threads)
         run, warnings = open_run(folder, wanted, session_facts(["crossmed", *sys.argv[1:]], reason, catalog))
         for warning in warnings:
