@@ -8,7 +8,8 @@ from math import isfinite
 from operator import index
 
 from crossmed_core.contracts import Model
-from crossmed_core.images import UnreadableImageError, decode_mask, read_mask
+from crossmed_core.errors import UnreadableImageError
+from crossmed_core.images import decode_mask, read_mask
 from crossmed_core.seeding import digest
 from crossmed_core.types import RLE, Item, Prediction
 

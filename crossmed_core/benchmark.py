@@ -1,42 +1,172 @@
-"""A benchmark: the items of one dataset under fixed options, addressable by id, with a digest that names it."""
+"""A benchmark: items addressable by id, with a digest that names it; and one of a dataset whose images are computed.
+
+Real downloads are built first (`crossmed_core.build`) and read back by `crossmed_core.built`.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from crossmed_core.contracts import Dataset, GeneratedDataset
 from crossmed_core.errors import CrossmedError, ExitCode, unknown
-from crossmed_core.questions import letter_counts, make_item, part_of
+from crossmed_core.parts import part_of
+from crossmed_core.questions import letter_counts, make_item
+from crossmed_core.reading import samples_of
 from crossmed_core.types import MAT, AnswerKind, Item, ItemKey, Question, Sample
 
+EITHER: tuple[AnswerKind, ...] = ("option", "mask")
 
-class Benchmark:
+
+class Benchmark(ABC):
+    """Common to all benchmarks.
+
+    A segmentation item can be answered in two ways: by a mask, or, where it carries candidate regions, by choosing one
+    of them. A model that gives masks is asked for masks; one that only chooses is shown the candidates.
+
+    Attributes:
+        name: Of the dataset or the build.
+        root: The folder that image paths are relative to.
+        options: What it was made with, and how it is asked; part of the digest.
+        questions: What is asked in each cell.
+        keys: Item id -> key.
+        choices: Ids of the segmentation items that carry candidates.
+        default_targets: Cells tested when no target is named; empty = all.
+        synthetic: Whether the pixels are not of patients.
+        regions: How candidates are shown: "contours" on the image, or "boxes" in the options.
+    """
+
+    name: str
+    root: Path
+    options: dict[str, Any]
+    questions: Mapping[MAT, Question]
+    keys: Mapping[str, ItemKey]
+    choices: frozenset[str] = frozenset()
+    default_targets: tuple[str, ...] = ()
+    synthetic: bool = False
+    regions: str = "contours"
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """SHA-256 of what is asked, of whom, in which part."""
+
+    @abstractmethod
+    def _item(self, item_id: str) -> Item:
+        """Make one item as it is answered by a mask or its own options."""
+
+    @abstractmethod
+    def card(self) -> dict[str, Any]:
+        """Describe the benchmark; "cells" holds answers, labels and counts per cell."""
+
+    @cached_property
+    def choice_cells(self) -> frozenset[MAT]:
+        """Segmentation cells with items that carry candidates."""
+        return frozenset(self.keys[item].mat for item in self.choices)
+
+    def answered_by(self, mat: MAT, answers: Iterable[AnswerKind]) -> AnswerKind | None:
+        """Say how a model that gives `answers` answers a cell; None if it cannot."""
+        kinds = set(answers)
+        kind = self.questions[mat].kind
+        if kind in kinds:
+            return kind
+        return "option" if "option" in kinds and mat in self.choice_cells else None
+
+    def keys_for(self, answers: Iterable[AnswerKind]) -> list[ItemKey]:
+        """Return the keys of all items that a model that gives `answers` can answer."""
+        kinds = set(answers)
+        able = {mat: self.answered_by(mat, kinds) for mat in self.questions}
+        as_choice = {mat for mat, kind in able.items() if kind != self.questions[mat].kind}
+        return [
+            key
+            for key in self.keys.values()
+            if able[key.mat] is not None and (key.mat not in as_choice or key.id in self.choices)
+        ]
+
+    def items(self, ids: Iterable[str], answers: Iterable[AnswerKind] = EITHER) -> list[Item]:
+        """Make the items with these ids, in this order, as a model that gives `answers` is asked them.
+
+        Raises:
+            CrossmedError: For an unknown id or a label that its cell does not declare.
+        """
+        kinds = set(answers)
+        found = []
+        for item_id in ids:
+            if item_id not in self.keys:
+                raise unknown("item", item_id, self.keys)
+            item = self._item(item_id)
+            as_choice = item.kind not in kinds and item.candidates
+            found.append(chosen_among_regions(item, self.regions) if as_choice else item)
+        return found
+
+    def materialise(self, ids: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """See to it that the image files of these items exist. Where images are files already, they do.
+
+        Args:
+            ids: Item ids.
+            progress: Called with (done, total) while there is something to do.
+        """
+        return
+
+
+def chosen_among_regions(item: Item, rendering: str) -> Item:
+    """Return a segmentation item as it is asked of a model that chooses.
+
+    Args:
+        item: With candidates.
+        rendering: "contours" or "boxes", see `candidates.choice_text`.
+    """
+    from crossmed_core.candidates import choice_text  # numpy and Pillow: lists do not wait for them
+
+    sentence, options = choice_text(item.candidates, rendering)
+    image = replace(item.image, marks=item.candidates) if rendering == "contours" else item.image
+    assert item.answer is not None
+    return replace(
+        item, image=image, question=f"{item.question} {sentence}", options=options, label=options[item.answer]
+    )
+
+
+class DatasetBenchmark(Benchmark):
     """Items made on demand from the samples of a dataset.
 
     Args:
         name: The dataset's name.
         dataset: The dataset.
-        root: Its download, or the cache folder of a generated one.
+        root: Its folder, the cache of a generated one.
         options: The options it was built with; part of the digest.
+        default_targets: Cells tested when no target is named.
+        synthetic: Whether the pixels are not of patients.
 
     Raises:
         CrossmedError: If there is no sample, two samples share an id, or a sample lies in a cell without a question.
     """
 
-    def __init__(self, name: str, dataset: Dataset, root: Path, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        dataset: Dataset,
+        root: Path,
+        options: Mapping[str, Any],
+        *,
+        default_targets: tuple[str, ...] = (),
+        synthetic: bool = False,
+    ) -> None:
         self.name = name
         self.root = root
         self.options = dict(options)
+        self.default_targets = default_targets
+        self.synthetic = synthetic
         self.questions: Mapping[MAT, Question] = dataset.questions()
         self._dataset = dataset
         self._samples: dict[str, Sample] = {}
         keys: dict[str, ItemKey] = {}
-        for sample in dataset.samples(root):
+        for sample in samples_of(dataset, root):
             if sample.id in keys:
                 raise CrossmedError(f"Dataset {name}: two samples have the id {sample.id!r}.")
             if sample.mat not in self.questions:
@@ -57,42 +187,14 @@ class Benchmark:
             total.update(f"{key.id}|{key.mat}|{key.patient}|{key.label}|{key.part}\n".encode())
         return total.hexdigest()
 
-    def keys_for(self, answers: Iterable[AnswerKind]) -> list[ItemKey]:
-        """Return the keys of all cells that are answered in one of the given ways."""
-        kinds = set(answers)
-        return [key for key in self.keys.values() if self.questions[key.mat].kind in kinds]
-
-    def sample(self, item_id: str) -> Sample:
-        """Return the sample behind an item.
-
-        Raises:
-            CrossmedError: For an unknown id.
-        """
-        if item_id not in self._samples:
-            raise unknown("item", item_id, self._samples)
-        return self._samples[item_id]
-
-    def items(self, ids: Iterable[str]) -> list[Item]:
-        """Make the items with these ids, in this order.
-
-        Raises:
-            CrossmedError: For an unknown id or a label that its cell does not declare.
-        """
-        return [self._item(item_id) for item_id in ids]
-
     def _item(self, item_id: str) -> Item:
-        sample = self.sample(item_id)
+        sample = self._samples[item_id]
         return make_item(sample, self.questions[sample.mat], dataset=self.name)
 
     def materialise(self, ids: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """See to it that the image files of these items exist. Does nothing for datasets with files of their own.
-
-        Args:
-            ids: Item ids.
-            progress: Called with (done, total).
-        """
+        """Draw the missing images of a generated dataset."""
         if isinstance(self._dataset, GeneratedDataset):
-            samples = [self.sample(item_id) for item_id in ids]
+            samples = [self._samples[item_id] for item_id in ids]
             for done, _ in enumerate(self._dataset.materialise(samples), start=1):
                 progress(done, len(samples))
 

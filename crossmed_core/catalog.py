@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from crossmed_core.benchmark import Benchmark
+from crossmed_core.benchmark import Benchmark, DatasetBenchmark
+from crossmed_core.built import BuiltBenchmark, is_built
 from crossmed_core.contracts import Dataset, Metric, Model, ModelFamily, Splitter, TrainSettings
 from crossmed_core.errors import CrossmedError, ExitCode, suggest
 from crossmed_core.paths import cache_folder
@@ -137,37 +138,36 @@ class Catalog:
             raise CrossmedError(f"Dataset {name!r} does not take these options: {error}.") from error
 
     def benchmark(self, name: str, options: Mapping[str, Any], data: Path | None) -> Benchmark:
-        """Read a dataset into a benchmark.
+        """Open a benchmark: a folder that was built, or a dataset whose images are computed.
 
         Args:
-            name: Dataset name.
-            options: Its options.
-            data: Root of the download; generated datasets use a cache instead.
+            name: Dataset name; ignored for a folder that was built, whose card names it.
+            options: Options of the dataset, or how a built benchmark is asked.
+            data: The built folder; None for a generated dataset.
 
         Raises:
-            CrossmedError: For an unknown name, a missing root, or a root that is not this dataset.
+            CrossmedError: For an unknown name or option, or a raw download, which is built first.
         """
-        dataset, settings = self.dataset(name, options)
+        if data is not None and is_built(data):
+            return BuiltBenchmark(data, options)
         record = self.dataset_record(name)
-        if record.generated:
-            root = cache_folder() / "generated" / record.name
-        elif data is None:
+        if not record.generated:
+            where = f"{data} is a raw download" if data is not None else "it is read from a download"
             raise CrossmedError(
-                f"Dataset {name!r} is read from a download.",
-                hint=f"Say where it lies with --data DIR. {record.access}".strip(),
+                f"Dataset {name!r}: {where}, and a benchmark is built of it first.",
+                hint=f"crossmed build --dataset {name} --data DIR --out BENCH. {record.access}".strip(),
                 exit_code=ExitCode.ENVIRONMENT,
             )
-        elif not data.is_dir():
-            raise CrossmedError(f"--data {data} is not a folder.", exit_code=ExitCode.ENVIRONMENT)
-        else:
-            root = data.resolve()
+        dataset, settings = self.dataset(name, options)
+        root = cache_folder() / "generated" / record.name
+        facts: dict[str, Any] = {"default_targets": record.default_targets, "synthetic": record.synthetic}
         try:
-            return Benchmark(name, dataset, root, settings)
+            return DatasetBenchmark(name, dataset, root, settings, **facts)
         except CrossmedError:
             raise
         except (Exception, SystemExit) as error:
             raise CrossmedError(
-                f"Dataset {name!r} failed while it read {root}: {type(error).__name__}: {error}.",
+                f"Dataset {name!r} failed while it was read: {type(error).__name__}: {error}.",
                 exit_code=ExitCode.ENVIRONMENT,
             ) from error
 

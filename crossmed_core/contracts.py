@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from crossmed_core.types import MAT, Item, ItemKey, ModelSpec, Prediction, Question, Sample, Split
+from crossmed_core.types import MAT, Item, ItemKey, ModelSpec, Prediction, Question, Reading, Sample, Split
 
 if TYPE_CHECKING:
     import numpy as np  # only named here: lists and --help must not wait for it
@@ -24,10 +24,11 @@ class Dataset(Protocol):
     def questions(self) -> Mapping[MAT, Question]:
         """Return what is asked in each cell that this dataset can fill."""
 
-    def samples(self, root: Path) -> Iterator[Sample]:
+    def samples(self, root: Path) -> Iterator[Reading]:
         """Yield every sample under `root`, with absolute image paths, never writing there.
 
-        A bad file is logged and skipped; it never ends the iteration.
+        A bad file or row is a `Skipped` in the stream, a count worth reporting a `Counted`; neither ends the reading.
+        What only shows when pixels are opened is found when they are, and reported then.
 
         Raises:
             CrossmedError: If `root` does not look like this dataset at all; the message says what was looked for.
@@ -35,6 +36,76 @@ class Dataset(Protocol):
 
     def write_fixture(self, root: Path, *, seed: int = 0) -> None:
         """Write a miniature of the real download under the empty folder `root`; same seed, same bytes."""
+
+
+class Layout(NamedTuple):
+    """Where and in which of its known forms a download lies.
+
+    Attributes:
+        name: The layout, as documented by the dataset.
+        root: The folder that paths are resolved against.
+    """
+
+    name: str
+    root: Path
+
+
+@runtime_checkable
+class LocatesItself(Protocol):
+    """A dataset that recognises its download, so that `crossmed build --data DIR` need not be told what lies there."""
+
+    def locate(self, root: Path) -> Layout:
+        """Find the download at `root` or a few folders below.
+
+        Raises:
+            CrossmedError: If it is not there; names the layouts that were looked for and what was found instead.
+        """
+
+
+@runtime_checkable
+class ReadsInUnits(Protocol):
+    """A dataset that is read in independent units (a case, a chunk of files), so that several processes can share it.
+
+    `samples(root)` yields the same as reading all units in order.
+    """
+
+    def units(self, root: Path) -> Iterator[Any]:
+        """Yield picklable units in a fixed order, and `Skipped` and `Counted` for what belongs to none.
+
+        All samples of a patient lie in one unit where the source allows it. Cheap: lists files and label tables.
+        """
+
+    def read(self, unit: Any) -> Iterator[Reading]:
+        """Read one unit; called in another process. May open its files."""
+
+
+class Check(NamedTuple):
+    """One thing that is known of a download, held against what is there.
+
+    Attributes:
+        what: "training rows", "SHA-256 of train.csv" ...
+        found: What is there, as text.
+        expected: What is known, with its source where it is not our own count.
+        verdict: "ok", "differs" (something is missing or changed) or "hint" (differs from a copy that may well be
+            re-saved, or a fact that nobody has verified).
+    """
+
+    what: str
+    found: str
+    expected: str
+    verdict: str
+
+
+@runtime_checkable
+class KnowsItsDownload(Protocol):
+    """A dataset that can hold a download against the published counts."""
+
+    def verify(self, root: Path) -> Iterator[Check]:
+        """Yield what is known and what is there. Opens label tables and lists files; reads no pixels.
+
+        Raises:
+            CrossmedError: If `root` does not hold this dataset.
+        """
 
 
 @runtime_checkable
@@ -183,3 +254,11 @@ class KnowsChance(Protocol):
 
     def chance(self, items: Sequence[Item]) -> float:
         """Return the expected value for a model that knows nothing of these items."""
+
+
+@runtime_checkable
+class KnowsBest(Protocol):
+    """A metric that can say what the best choice scores, where a choice is bounded by what is offered."""
+
+    def best(self, items: Sequence[Item]) -> float:
+        """Return the value of the best choice; NaN where nothing bounds it."""

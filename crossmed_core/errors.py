@@ -12,13 +12,13 @@ class ExitCode(IntEnum):
 
     OK = 0
     TRIALS_FAILED = 1
-    """The run ended, but at least one trial failed or could not be made."""
+    """It ended, but a trial failed or could not be made, a dataset was left out of a build, or a check differs."""
     USAGE = 2
     """An unknown name, a wrong option, an unreadable registry or recipe."""
     ENVIRONMENT = 3
     """A missing package, device, plugin or data folder."""
     RUN_FOLDER = 4
-    """The run folder is locked, read-only, full, or holds another run."""
+    """The run or benchmark folder is locked, read-only, full, or holds another run."""
     INTERRUPTED = 130
     """Stopped from the keyboard; the same command goes on where it stopped."""
 
@@ -44,6 +44,17 @@ class CrossmedError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+
+class UnreadableImageError(CrossmedError):
+    """An image or mask that cannot be opened; the message names the file and the reason."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=ExitCode.ENVIRONMENT)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild as what it is, so that a worker's caller can tell it from other errors."""
+        return UnreadableImageError, (self.message,)
 
 
 def _rebuild(message: str, hint: str, exit_code: ExitCode) -> CrossmedError:

@@ -1,4 +1,7 @@
-"""ImageRef -> array, MaskRef -> array, and masks as run lengths. The only place where pixels are opened."""
+"""ImageRef -> array, MaskRef -> array, and masks as run lengths. The only place where pixels are opened.
+
+Displayable files (PNG, JPEG ...), DICOM files and slices of NIfTI volumes all come out as 8 bits, ready to be seen.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,51 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.dicom import is_dicom, read_dicom
+from crossmed_core.errors import UnreadableImageError
+from crossmed_core.marks import draw_marks
+from crossmed_core.nifti import is_nifti, open_volume
 from crossmed_core.types import RLE, ImageRef, MaskRef
 
 # PIL would clip deeper images at 255 without a word; they must be windowed by their dataset first.
 _DISPLAYABLE = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 
 
-class UnreadableImageError(CrossmedError):
-    """An image or mask that cannot be opened; the message names the file and the reason."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, exit_code=ExitCode.ENVIRONMENT)
-
-
 def read_image(ref: ImageRef) -> NDArray[np.uint8]:
-    """Open an image.
+    """Open an image, with its marks drawn if it has any.
 
     Returns:
         uint8 array of shape (height, width) for grey images, else (height, width, 3).
 
     Raises:
-        UnreadableImageError: If the file is missing, truncated, not an image, deeper than 8 bits, or not the file whose
-            digest the reference carries.
+        UnreadableImageError: If the file is missing, truncated, not an image, deeper than 8 bits and not a medical
+            format, or not the image whose digest the reference carries.
     """
+    pixels = _read_pixels(ref)
+    if ref.pixels is not None and pixel_digest(pixels) != ref.pixels:
+        raise UnreadableImageError(f"{ref.path}: the image is not the one that was recorded (pixels differ)")
+    return draw_marks(pixels, [decode_mask(region) for region in ref.marks]) if ref.marks else pixels
+
+
+def _read_pixels(ref: ImageRef) -> NDArray[np.uint8]:
+    if ref.axial is not None:
+        if ref.rendering is None:
+            raise UnreadableImageError(f"{ref.path}: a slice of a volume needs to be told how it is shown (rendering)")
+        return open_volume(ref.path).rendered(ref.axial, ref.rendering)
+    if is_nifti(ref.path):
+        raise UnreadableImageError(f"{ref.path}: a volume needs the number of the slice to show (axial)")
+    if is_dicom(ref.path):
+        return read_dicom(ref.path)
     with _open(ref.path, ref.sha256) as image:
         grey = image.mode in ("1", "L", "LA")
         return np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
+
+
+def pixel_digest(pixels: NDArray[np.uint8]) -> str:
+    """Return the SHA-256 of an image's shape and pixels: the same whatever file format and compression hold them."""
+    total = hashlib.sha256(str(pixels.shape).encode())
+    total.update(np.ascontiguousarray(pixels).data)
+    return total.hexdigest()
 
 
 def read_mask(ref: MaskRef) -> NDArray[np.bool_]:
@@ -51,6 +72,9 @@ def read_mask(ref: MaskRef) -> NDArray[np.bool_]:
     if ref.rle is not None:
         return decode_mask(ref.rle)
     assert ref.path is not None
+    if ref.axial is not None:
+        labels = np.rint(open_volume(ref.path).raw(ref.axial)).astype(np.int64)
+        return np.isin(labels, ref.values) if ref.values else labels != 0
     with _open(ref.path, None) as image:
         # Palette entries and colour channels as they are: a dark colour is not background.
         values = np.asarray(image if image.mode != "PA" else image.convert("P"))

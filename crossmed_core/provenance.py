@@ -15,7 +15,8 @@ from crossmed_core.plugins import PluginManager
 
 _PACKAGES = (
     "crossmed", "numpy", "scipy", "pillow", "pluggy", "torch", "torchvision", "accelerate", "safetensors", "timm",
-    "segmentation-models-pytorch", "open_clip_torch", "transformers", "peft", "pydicom", "nibabel",
+    "segmentation-models-pytorch", "open_clip_torch", "transformers", "peft", "pydicom", "pylibjpeg", "nibabel", "isal",
+    "openpyxl",
 )  # fmt: skip
 
 

@@ -72,6 +72,9 @@ class DatasetRecord(Record):
         synthetic: True if the pixels are not of patients; reports then say so.
         licence: Licence of the data.
         access: How to get it, in one line.
+        url: Where to get it.
+        tree: The expected files of the download, as lines of an indented tree; one tree per layout.
+        citation: What to cite.
     """
 
     generated: bool = False
@@ -79,6 +82,9 @@ class DatasetRecord(Record):
     synthetic: bool = False
     licence: str = ""
     access: str = ""
+    url: str = ""
+    tree: str = ""
+    citation: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

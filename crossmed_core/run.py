@@ -12,6 +12,7 @@ from typing import Any
 
 from crossmed_core import provenance
 from crossmed_core.benchmark import Benchmark
+from crossmed_core.built import BuiltBenchmark
 from crossmed_core.catalog import Catalog
 from crossmed_core.contracts import Metric
 from crossmed_core.devices import precision
@@ -55,19 +56,18 @@ def header(
             "plugin": resolved.claim.plugin.key,
         }
     splits = {trial.spec.split: catalog.plugins.get("split", trial.spec.split).plugin.key for trial in trials}
-    dataset = catalog.plugins.get("dataset", study.dataset)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": study.name,
         "about": study.about,
         "compare": [list(pair) for pair in study.compare],
         "benchmark": {
-            "dataset": study.dataset,
+            "dataset": benchmark.name,
             "options": benchmark.options,
             "data": str(study.data) if study.data else None,
             "sha256": benchmark.digest,
-            "synthetic": dataset.record.synthetic,
-            "plugin": dataset.plugin.key,
+            "synthetic": benchmark.synthetic,
+            "plugins": _dataset_plugins(study, benchmark, catalog),
         },
         "models": models,
         "splits": splits,
@@ -77,6 +77,13 @@ def header(
         "threads": threads,
         "trials": [trial.spec.id for trial in trials],
     }
+
+
+def _dataset_plugins(study: Study, benchmark: Benchmark, catalog: Catalog) -> dict[str, str]:
+    """Name the plugins of a benchmark's datasets, where installed: a benchmark may have been built elsewhere."""
+    names = sorted(benchmark.card()["sources"]) if isinstance(benchmark, BuiltBenchmark) else [study.dataset]
+    claims = catalog.plugins.records("dataset")
+    return {name: claims[name].plugin.key for name in names if name in claims}
 
 
 def open_run(folder: Path, wanted: Mapping[str, Any], session: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -206,8 +213,10 @@ def score_run(
     Raises:
         CrossmedError: For an unknown metric, or one that fits none of the answers.
     """
-    by_kind = {kind: _metrics(catalog, kind, metrics) for kind in ("option", "mask")}
-    kinds = {kind_of(one) for one in answers}
+    by_kind: dict[AnswerKind, dict[str, Metric]] = {
+        kind: _metrics(catalog, kind, metrics) for kind in ("option", "mask")
+    }
+    kinds = {kind for one in answers for kind in kinds_of(one)}
     for name in metrics:
         if answers and not any(name in by_kind[kind] for kind in kinds):
             wanted, _ = catalog.metric(name)
@@ -218,7 +227,7 @@ def score_run(
     pairs = [(first, second) for first, second in compare]
     found: list[Gap] = []
     for kind, known in by_kind.items():
-        mine = [one for one in answers if kind_of(one) == kind]
+        mine = [one for one in answers if kind in kinds_of(one)]
         for name, metric in known.items() if mine else ():
             try:
                 proportion = bool(getattr(metric, "proportion", False))
@@ -233,9 +242,13 @@ def score_run(
     return scores, found
 
 
-def kind_of(answers: Answers) -> AnswerKind:
-    """Return how the items of a trial are answered; all items of a cell are answered alike."""
-    return answers.pairs[0][0].kind
+def kinds_of(answers: Answers) -> tuple[AnswerKind, ...]:
+    """Return which metrics score a trial; all items of a cell are answered alike.
+
+    A choice among candidate regions is scored both as a choice and by the chosen region.
+    """
+    item = answers.pairs[0][0]
+    return ("option", "mask") if item.options and item.candidates else (item.kind,)
 
 
 def _metrics(catalog: Catalog, kind: AnswerKind, names: Sequence[str]) -> dict[str, Metric]:

@@ -204,11 +204,13 @@ def replace_folder(source: Path, target: Path) -> None:
 # -- values <-> JSON ------------------------------------------------------------------------------
 
 
-def _rle_to_json(rle: RLE | None) -> dict[str, Any] | None:
+def rle_to_json(rle: RLE | None) -> dict[str, Any] | None:
+    """Write run lengths as pycocotools reads them."""
     return None if rle is None else {"size": list(rle.size), "counts": list(rle.counts)}
 
 
-def _rle_from_json(content: Mapping[str, Any] | None) -> RLE | None:
+def rle_from_json(content: Mapping[str, Any] | None) -> RLE | None:
+    """Read what `rle_to_json` wrote."""
     if content is None:
         return None
     height, width = content["size"]
@@ -220,9 +222,10 @@ def item_to_json(item: Item, root: Path | None = None) -> dict[str, Any]:
     row = {name: getattr(item, name) for name in ("id", "dataset", "patient", "study", "part", "question", "label")}
     image = Path(item.image.path)
     path = image.relative_to(root).as_posix() if root and image.is_relative_to(root) else item.image.path
-    row |= {"cell": str(item.mat), "image": path, "image_sha256": item.image.sha256}
+    row |= {"cell": str(item.mat), "image": path, "image_sha256": item.image.sha256, "image_pixels": item.image.pixels}
     row |= {"options": list(item.options), "answer": item.answer}
-    row["mask"] = _rle_to_json(item.mask.rle) if item.mask else None
+    row["mask"] = rle_to_json(item.mask.rle) if item.mask else None
+    row["candidates"] = [rle_to_json(one) for one in item.candidates]
     return row
 
 
@@ -232,20 +235,21 @@ def item_from_json(row: Mapping[str, Any]) -> Item:
     Raises:
         KeyError: If a field is missing.
     """
-    rle = _rle_from_json(row["mask"])
+    rle = rle_from_json(row["mask"])
     return Item(
         id=row["id"],
         dataset=row["dataset"],
         mat=MAT.parse(row["cell"]),
         patient=row["patient"],
         part=row["part"],
-        image=ImageRef(row["image"], row["image_sha256"]),
+        image=ImageRef(row["image"], row["image_sha256"], row.get("image_pixels")),
         question=row["question"],
         options=tuple(row["options"]),
         answer=row["answer"],
         label=row["label"],
         mask=MaskRef(rle=rle) if rle else None,
         study=row["study"],
+        candidates=tuple(region for one in row.get("candidates", ()) if (region := rle_from_json(one)) is not None),
     )
 
 
@@ -255,7 +259,7 @@ def prediction_to_json(prediction: Prediction) -> dict[str, Any]:
         "item": prediction.item,
         "option": prediction.option,
         "option_scores": list(prediction.option_scores) if prediction.option_scores is not None else None,
-        "mask": _rle_to_json(prediction.mask),
+        "mask": rle_to_json(prediction.mask),
         "raw": prediction.raw,
         "guess": prediction.guess or None,
         "error": prediction.error,
@@ -269,7 +273,7 @@ def prediction_from_json(row: Mapping[str, Any]) -> Prediction:
     return Prediction(
         item=row["item"],
         option=row.get("option"),
-        mask=_rle_from_json(row.get("mask")),
+        mask=rle_from_json(row.get("mask")),
         option_scores=tuple(scores) if scores is not None else None,
         raw=row.get("raw"),
         guess=row.get("guess", False),

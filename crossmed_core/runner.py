@@ -15,8 +15,8 @@ from crossmed_core.answers import answer_block
 from crossmed_core.benchmark import Benchmark
 from crossmed_core.catalog import Catalog, ResolvedModel
 from crossmed_core.contracts import FitContext, Model, SavesWeights
-from crossmed_core.errors import CrossmedError, ExitCode
-from crossmed_core.images import UnreadableImageError, encode_mask, read_image, read_mask
+from crossmed_core.errors import CrossmedError, ExitCode, UnreadableImageError
+from crossmed_core.images import encode_mask, read_image, read_mask
 from crossmed_core.runlog import (
     append_rows,
     drop_torn_line,
@@ -249,11 +249,12 @@ def _run(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, 
             exit_code=ExitCode.RUN_FOLDER,
         )
     weights = folder / "model"
+    answers = resolved.record.answers
     needed = (*split.test,) if weights.exists() else (*split.train, *split.val, *split.test)
     if not resolved.record.sees_images:
-        needed = tuple(item for item in needed if benchmark.questions[benchmark.keys[item].mat].kind == "mask")
+        needed = tuple(item for item in needed if benchmark.answered_by(benchmark.keys[item].mat, answers) == "mask")
     benchmark.materialise(needed, lambda done, total: emit("images", done, total))
-    train, val, test = (benchmark.items(ids) for ids in (split.train, split.val, split.test))
+    train, val, test = (benchmark.items(ids, answers) for ids in (split.train, split.val, split.test))
     if not weights.exists():
         _refuse_shared_images(train + val, test)
     _write_test_items(folder / "items.jsonl", test, benchmark.root, seen=resolved.record.sees_images)
@@ -269,7 +270,12 @@ def _run(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, 
 
 
 def _file_digest(item: Item) -> str | None:
-    """Return the SHA-256 of an item's image file; None if it cannot be read, which is reported when its turn comes."""
+    """Return the SHA-256 of an item's image: of its pixels where the benchmark records it, else of its file.
+
+    None if the file cannot be read, which is reported when its turn comes.
+    """
+    if item.image.pixels is not None:
+        return item.image.pixels
     try:
         read_image(item.image)  # broken files may well be alike: that is no leak
         return hashlib.sha256(Path(item.image.path).read_bytes()).hexdigest()
@@ -305,7 +311,8 @@ def _write_test_items(path: Path, test: Sequence[Item], root: Path, *, seen: boo
 def _self_contained(item: Item, *, seen: bool) -> Item:
     """Add the image digest and bring the mask inline. A mask that cannot be read is left out: the item is unscored."""
     if seen:
-        item = replace(item, image=replace(item.image, sha256=item.image.sha256 or _file_digest(item)))
+        known = item.image.sha256 or item.image.pixels
+        item = replace(item, image=item.image if known else replace(item.image, sha256=_file_digest(item)))
     if item.mask is None or item.mask.rle is not None:
         return item
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossmed_core import statistics
-from crossmed_core.contracts import AdditiveMetric, KnowsChance, Metric
+from crossmed_core.contracts import AdditiveMetric, KnowsBest, KnowsChance, Metric
 from crossmed_core.types import Item, Prediction, Score
 
 Pairs = list[tuple[Item, Prediction]]
@@ -99,6 +99,7 @@ def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: 
     if len(known) == len(by_seed) and patients > 1:
         low, high, how = _interval(ordered, common, metric, known, patients, proportion)
     chance = _finite(metric.chance(items)) if items and isinstance(metric, KnowsChance) else None
+    best = _finite(metric.best(items)) if items and isinstance(metric, KnowsBest) else None
     return Score(
         metric=name,
         target=first.target,
@@ -116,6 +117,7 @@ def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: 
         by_seed=by_seed,
         interval=how,
         train=first.train,
+        best=best,
     )
 
 

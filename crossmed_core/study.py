@@ -14,7 +14,7 @@ from crossmed_core.errors import CrossmedError, suggest
 from crossmed_core.recipe import Block, Study
 from crossmed_core.runlog import read_json, trial_folder
 from crossmed_core.runner import TrialSpec, make_split
-from crossmed_core.types import MAT, Split
+from crossmed_core.types import MAT, AnswerKind, Split
 from crossmed_core.vocabulary import canonical_cell
 
 START_SECONDS = 8.0
@@ -64,7 +64,7 @@ def plan(
     for block in study.blocks:
         for model in block.models:
             resolved = catalog.model(model, block.set)
-            for target in find_targets(block.targets, benchmark, catalog, study.dataset, resolved.record.answers):
+            for target in find_targets(block.targets, benchmark, resolved.record.answers):
                 for seed in block.seeds:
                     base = TrialSpec(
                         model, "", target, seed, study.dataset, dict(block.set), dict(study.dataset_options),
@@ -127,16 +127,12 @@ def _state(folder: Path, spec: TrialSpec) -> str:
     return str(read_json(path).get("status", "started")) if path.exists() else "new"
 
 
-def find_targets(
-    wanted: Sequence[str], benchmark: Benchmark, catalog: Catalog, dataset: str, answers: Iterable[str]
-) -> list[MAT]:
+def find_targets(wanted: Sequence[str], benchmark: Benchmark, answers: Iterable[AnswerKind]) -> list[MAT]:
     """Return the target cells that names and wildcards stand for.
 
     Args:
         wanted: Names as typed; empty = the dataset's default targets that the model can answer, else every such cell.
-        benchmark: Says which cells there are.
-        catalog: Knows the dataset's defaults.
-        dataset: Dataset name.
+        benchmark: Says which cells there are, and which are tested by default.
         answers: What the model can answer.
 
     Raises:
@@ -144,9 +140,9 @@ def find_targets(
     """
     able = set(answers)
     cells = sorted(benchmark.questions)
-    answerable = [cell for cell in cells if benchmark.questions[cell].kind in able]
+    answerable = [cell for cell in cells if benchmark.answered_by(cell, able)]
     if not wanted:
-        defaults = [MAT.parse(name) for name in catalog.dataset_record(dataset).default_targets]
+        defaults = [MAT.parse(name) for name in benchmark.default_targets]
         return [cell for cell in defaults if cell in answerable] or answerable
     found: list[MAT] = []
     for name in wanted:
@@ -164,7 +160,7 @@ def find_targets(
     return list(dict.fromkeys(found))
 
 
-def _one_target(name: str, cells: Sequence[MAT], answerable: Sequence[MAT], able: set[str]) -> MAT:
+def _one_target(name: str, cells: Sequence[MAT], answerable: Sequence[MAT], able: set[AnswerKind]) -> MAT:
     try:
         cell = canonical_cell(name)
     except ValueError as error:

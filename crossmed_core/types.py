@@ -54,25 +54,57 @@ class RLE(NamedTuple):
     counts: tuple[int, ...]
 
 
+class Rendering(NamedTuple):
+    """How raw intensities become the 8 bits that a person or a network sees.
+
+    Attributes:
+        method: "window": `low` and `high` are raw values (HU for CT). "percentile": percentiles of the volume's voxels
+            above 0. "zscore": standard deviations from the mean of the volume's voxels above 0.
+        low: Shown as black; everything below too.
+        high: Shown as white; everything above too.
+    """
+
+    method: Literal["window", "percentile", "zscore"]
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRef:
     """Where an image lies. Pixels are opened by `crossmed_core.images` at the last moment.
 
     Attributes:
-        path: Absolute path.
+        path: Absolute path of a displayable image, a DICOM file or a NIfTI volume.
         sha256: Hex digest of the file's bytes where known; checked when read.
+        pixels: Hex digest of the decoded pixels (`images.pixel_digest`) where known; checked when read.
+        axial: Which slice of a volume, counted from the feet; None for a file that holds one image.
+        rendering: How the raw values of a volume are shown; DICOM files say it themselves.
+        marks: Regions drawn on the image as lettered contours, A first.
     """
 
     path: str
     sha256: str | None = None
+    pixels: str | None = None
+    axial: int | None = None
+    rendering: Rendering | None = None
+    marks: tuple[RLE, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class MaskRef:
-    """A ground-truth mask: an image file (non-zero = foreground) or inline run lengths. Exactly one is set."""
+    """A ground-truth mask: a file or inline run lengths. Exactly one is set.
+
+    Attributes:
+        path: An image file (non-zero = foreground) or a NIfTI label volume.
+        rle: Run lengths.
+        axial: Which slice of a label volume, counted from the feet.
+        values: Labels of the volume that are foreground; empty = every label but 0.
+    """
 
     path: str | None = None
     rle: RLE | None = None
+    axial: int | None = None
+    values: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.rle is None):
@@ -92,6 +124,11 @@ class Sample:
         mask: The true region, for cells answered by a mask.
         part: The part that the source assigns, or None to have it drawn by patient.
         study: The examination, where the source tells.
+        excluded: Labels that are or may be true for this image too; never offered as distractors.
+        question: The question, where the source brings its own; else one of the cell's templates is drawn.
+        options: The options in their order, where the source brings its own; `label` is one of them.
+        source: What the file alone does not tell and a reader of the benchmark wants to know (view, spacing, grade of
+            the label ...), copied into the item's provenance.
     """
 
     id: str
@@ -102,6 +139,34 @@ class Sample:
     mask: MaskRef | None = None
     part: Part | None = None
     study: str | None = None
+    excluded: tuple[str, ...] = ()
+    question: str | None = None
+    options: tuple[str, ...] = ()
+    source: Mapping[str, str | int | float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file or row that yields no sample, with the reason: a row of the report, never an end of the reading.
+
+    Attributes:
+        where: The file, or file and row, relative to the root.
+        reason: Why, in one line that a person can act on.
+    """
+
+    where: str
+    reason: str
+
+
+class Counted(NamedTuple):
+    """Something that a reader counted: "images found", "rows labelled", "rows resolved" ... Equal names are summed."""
+
+    what: str
+    n: int
+
+
+Reading = Sample | Skipped | Counted
+"""What a dataset yields while it reads a download."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +177,18 @@ class Question:
         mat: The cell.
         kind: Answered by an option or by a mask.
         templates: The pool of instructions; one is drawn per sample. `{modality}` and `{anatomy}` are filled in.
-        labels: All labels of the cell; distractors are drawn from them. Empty for masks.
+        labels: All labels of the cell; distractors are drawn from them. Empty for masks, and where every sample brings
+            its own options.
+        neutral: The same instructions without the words that give modality and anatomy away, place by place.
+        outside: Plausible labels that are never true in this cell; they fill up to four options if the build says so.
     """
 
     mat: MAT
     kind: AnswerKind
     templates: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    neutral: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +201,9 @@ class Item:
         options: Option texts in the order shown (A, B, C, ...); empty for a mask item.
         answer: Index of the true option, or None for a mask item.
         label: The true label; equals `options[answer]` for an option item.
-        mask: The true region of a mask item.
+        mask: The true region of a segmentation item.
+        candidates: Regions among which a model chooses that outlines nothing itself: one per option where the item is
+            asked as a choice. One of them is the true region.
     """
 
     id: str
@@ -146,10 +218,11 @@ class Item:
     label: str = ""
     mask: MaskRef | None = None
     study: str | None = None
+    candidates: tuple[RLE, ...] = ()
 
     @property
     def kind(self) -> AnswerKind:
-        """How this item is answered."""
+        """How this item is answered. A segmentation item with options is answered by choosing one of its candidates."""
         return "option" if self.options else "mask"
 
     @property
@@ -237,6 +310,7 @@ class Score:
         n: Scored items (distinct items, not items x seeds).
         patients: Distinct patients among them.
         chance: What knowing nothing scores on the same items.
+        best: What the best choice scores, where the choice is bounded (candidate regions); else None.
         unscored: Items without an answer, over all seeds.
         guessed: Answers that were a declared guess, over all seeds.
         seeds: Seeds that were averaged.
@@ -261,6 +335,7 @@ class Score:
     by_seed: tuple[float | None, ...]
     interval: str
     train: int = 0
+    best: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

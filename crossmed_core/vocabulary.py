@@ -25,6 +25,8 @@ MODALITIES: dict[str, str] = {
     "fundus": "fundus photography",
     "microscopy": "microscopy",
     "oct": "OCT",
+    "colposcopy": "colposcopy",
+    "photography": "digital photography",
 }
 """Slug -> the words used in a question."""
 
@@ -33,7 +35,7 @@ ANATOMIES: dict[str, str] = {
     for name in (
         "abdomen", "aorta", "bladder", "bone", "brain", "breast", "cell", "cervix", "chest", "colon", "eye", "heart",
         "intestine", "kidney", "knee", "liver", "lung", "mouth", "ovary", "pancreas", "prostate", "retina", "skin",
-        "spine", "spleen", "stomach", "whole-body",
+        "spine", "spleen", "stomach", "thyroid", "whole-body",
     )
 }  # fmt: skip
 

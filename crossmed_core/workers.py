@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Empty
@@ -17,14 +15,12 @@ from typing import Any, Protocol
 
 from crossmed_core.benchmark import Benchmark
 from crossmed_core.catalog import Catalog
-from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.plugins import PluginConfig, PluginManager
+from crossmed_core.pool import THREAD_VARIABLES, become_worker, terminate, worker_died
 from crossmed_core.registry import Registry
 from crossmed_core.runlog import trial_folder
 from crossmed_core.runner import TrialResult, TrialSpec, run_trial
 from crossmed_core.study import PlannedTrial
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Watch(Protocol):
@@ -116,16 +112,9 @@ def _run_in_processes(
                         results[result.spec.id] = result
                         watch.finished(result)
             except BrokenProcessPool as error:
-                raise CrossmedError(
-                    "A worker process died (killed, or out of memory).",
-                    hint="Run the same command again to go on, with --jobs 1 if memory is short.",
-                    exit_code=ExitCode.TRIALS_FAILED,
-                ) from error
+                raise worker_died() from error
             except BaseException:
-                processes = list(pool._processes.values())  # before shutdown, which forgets them
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in processes:
-                    process.terminate()
+                terminate(pool)
                 raise
             _drain(events, by_id, watch)
     finally:
@@ -146,16 +135,7 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(config: PluginConfig, registry: Registry, events: Queue[Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends its workers
-
-    def leave_with_parent() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)  # the parent was killed: nobody waits for us, and a new run may want the folder
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    sys.stdout = sys.stderr  # --json promises a clean stdout
+    become_worker()
     _worker.update(catalog=Catalog(PluginManager(config, registry)), events=events, benchmarks={})
 
 

@@ -13,7 +13,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as coco
 
-from crossmed_core.images import UnreadableImageError, decode_mask, encode_mask, read_image, read_mask
+from crossmed_core.errors import UnreadableImageError
+from crossmed_core.images import decode_mask, encode_mask, read_image, read_mask
 from crossmed_core.types import RLE, ImageRef, MaskRef
 
 masks = arrays(bool, st.tuples(st.integers(1, 17), st.integers(1, 23)))

@@ -21,7 +21,10 @@ err = Console(
 )
 
 FOLDING = frozenset(
-    {"summary", "reason", "provides", "access", "source", "labels", "about", "state", "gap", "trained on", ""}
+    {
+        *("summary", "reason", "provides", "access", "source", "labels", "about", "state", "gap", "trained on", ""),
+        *("layout", "licence", "what", "found", "expected"),
+    }
 )
 """Columns that may be folded on a narrow terminal; all others keep their words whole."""
 

@@ -12,6 +12,9 @@ from crossmed_core.errors import CrossmedError, ExitCode, suggest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("crossmed_cli.commands.run", "Train and score models on MAT splits; without arguments, a demo."),
+    "build": ("crossmed_cli.commands.build", "Build a benchmark from raw downloads."),
+    "verify": ("crossmed_cli.commands.verify", "Hold a download or a built benchmark against what is known of it."),
+    "datasets": ("crossmed_cli.commands.datasets", "Licence, access and expected files of each dataset."),
     "score": ("crossmed_cli.commands.score", "Score a run again from its files alone."),
     "ls": ("crossmed_cli.commands.ls", "List datasets, models, splits, metrics or recipes."),
     "show": ("crossmed_cli.commands.show", "Show one item, cell, model, dataset or split."),
@@ -22,10 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 EPILOG = """\b
 Exit codes:
   0  done
-  1  done, but a trial failed or could not be made
+  1  done, but a trial failed or could not be made, a dataset was left out, or a check differs
   2  unknown name, wrong option, unreadable registry or recipe
   3  missing package, device, plugin or data
-  4  run folder locked, read-only, full, or of another run
+  4  run or benchmark folder locked, read-only, full, or of another run
   130  stopped from the keyboard; the same command goes on
 
 Every option can be set by the environment: --train-size by CROSSMED_TRAIN_SIZE, and so on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,6 +64,11 @@ def catalog_options(function: Function) -> Function:
 def json_option(function: Function) -> Function:
     """Add --json."""
     return option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else there.")(function)
+
+
+def cores() -> int:
+    """Return the CPU cores this process may use; a Slurm job often has few of many."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def many(values: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
 from crossmed_core.benchmark import Benchmark
-from crossmed_core.images import UnreadableImageError, read_image, read_mask
+from crossmed_core.errors import UnreadableImageError
+from crossmed_core.images import read_image, read_mask
 from crossmed_core.runlog import write_bytes
 from crossmed_core.types import MAT, Item
 from crossmed_core.vocabulary import words
@@ -22,7 +23,7 @@ OUTLINE = (255, 96, 64)
 
 
 def outlined(item: Item, side: int) -> Image.Image:
-    """Return an item's image in RGB, its longer side `side` pixels, with the true region outlined.
+    """Return an item's image in RGB, its longer side `side` pixels, with the true region outlined or its marks drawn.
 
     Raises:
         UnreadableImageError: If image or mask cannot be read.
@@ -33,7 +34,7 @@ def outlined(item: Item, side: int) -> Image.Image:
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     # Nearest when enlarging: the pixels are shown as they are.
     image = image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BILINEAR)
-    if item.mask is not None:
+    if item.mask is not None and not item.image.marks:  # marks are the picture as a model sees it
         mask = Image.fromarray(read_mask(item.mask)).resize(size, Image.Resampling.NEAREST)
         region = np.asarray(mask, dtype=bool)
         edge: NDArray[np.bool_] = region & ~binary_erosion(region)

@@ -58,7 +58,9 @@ def print_scores(
         said = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         out.print()
         out.print(f"{target} · {model} · {metric} · {said}", style="bold cyan", markup=False, soft_wrap=True)
-        print_table(SCORE_COLUMNS, [_score_row(one) for one in group], right=SCORE_COLUMNS[1:])
+        bounded = any(one.best is not None for one in group)
+        columns = (*SCORE_COLUMNS[:6], "best", *SCORE_COLUMNS[6:]) if bounded else SCORE_COLUMNS
+        print_table(columns, [_score_row(one, bounded=bounded) for one in group], right=columns[1:])
         found = [one for one in gaps if (one.target, one.model, one.metric) == key]
         if found:
             out.print()
@@ -66,8 +68,9 @@ def print_scores(
     _print_notes(run, rows, results)
 
 
-def _score_row(one: Score) -> list[Any]:
+def _score_row(one: Score, *, bounded: bool) -> list[Any]:
     values = [one.split, one.train, number(one.value), interval(one.low, one.high), one.n, number(one.chance)]
+    values += [number(one.best)] if bounded else []
     answers = one.n * len(one.seeds)
     return [*values, one.unscored, f"{one.guessed / answers:.0%}" if answers else "–"]
 
@@ -97,7 +100,11 @@ def _print_notes(run: Mapping[str, Any], rows: Sequence[Score], results: Sequenc
         )
     if any(one.unscored for one in rows):
         notes.append("Unscored: items without an answer (see 'error' in predictions.jsonl); left out of value and n.")
-    if any(one.metric == "ciou" for one in rows):
+    if any(one.best is not None for one in rows):
+        notes.append(
+            "Regions: a model that only chooses is shown four; chance: a random choice among them, best: the best one."
+        )
+    if any(one.metric == "ciou" and one.best is None for one in rows):
         notes.append("Chance for masks: the better score of marking every pixel and of marking none.")
     failed = [one for one in results if one.status != "finished"]
     notes += [f"Failed: {one.spec.id}: {one.message}" for one in failed]

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from crossmed_core.images import UnreadableImageError, read_image, read_mask
+from crossmed_core.errors import UnreadableImageError
+from crossmed_core.images import read_image, read_mask
 from crossmed_core.seeding import digest
 from crossmed_core.types import Item
 

@@ -20,8 +20,7 @@ from torch.utils.data import DataLoader
 
 from crossmed_core.contracts import FitContext
 from crossmed_core.devices import precision
-from crossmed_core.errors import CrossmedError
-from crossmed_core.images import UnreadableImageError
+from crossmed_core.errors import CrossmedError, UnreadableImageError
 from crossmed_core.runlog import write_bytes
 from crossmed_core.seeding import digest
 from crossmed_core.training.data import Batch, TrainingBatches, decode, to_batch

@@ -14,8 +14,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from crossmed_core.contracts import FitContext
-from crossmed_core.errors import CrossmedError
-from crossmed_core.images import UnreadableImageError, read_image
+from crossmed_core.errors import CrossmedError, UnreadableImageError
+from crossmed_core.images import read_image
 from crossmed_core.runlog import read_json, write_bytes, write_json
 from crossmed_core.training.data import Batch, InputSpec, fit_input, to_batch
 from crossmed_core.training.loop import train as train_loop

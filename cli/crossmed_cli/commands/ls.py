@@ -107,8 +107,12 @@ def _metrics(catalog: Catalog) -> list[dict[str, Any]]:
 
 
 def _recipes(catalog: Catalog) -> list[dict[str, Any]]:
+    from crossmed_core.build_recipe import build_recipes, read_build_recipe  # numpy: other lists do not wait for it
+
     folder = Path(crossmed_core.__file__).parent / "recipes"
-    return [{"name": path.stem, "about": read_recipe(path).about} for path in sorted(folder.glob("*.toml"))]
+    rows = [("crossmed run", path, read_recipe(path).about) for path in sorted(folder.glob("*.toml"))]
+    rows += [("crossmed build", path, read_build_recipe(str(path)).about) for path in build_recipes().values()]
+    return [{"name": path.stem, "for": command, "about": about} for command, path, about in rows]
 
 
 _LISTS: dict[str, Callable[[Catalog], list[dict[str, Any]]]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,10 +15,11 @@ import click
 
 from crossmed_cli import tables
 from crossmed_cli.console import err, print_json
-from crossmed_cli.options import catalog_options, compared, json_option, many, option, pairs
+from crossmed_cli.options import catalog_options, compared, cores, json_option, many, option, pairs
 from crossmed_cli.progress import RunView
 from crossmed_core import __version__
 from crossmed_core.benchmark import Benchmark
+from crossmed_core.built import is_built
 from crossmed_core.catalog import Catalog
 from crossmed_core.devices import resolve_device
 from crossmed_core.errors import CrossmedError, ExitCode
@@ -39,15 +39,30 @@ from crossmed_core.study import PlannedTrial, plan
 from crossmed_core.workers import run_study
 
 DEMO = "demo"
+DEFAULT_DATASET = Study.__dataclass_fields__["dataset"].default
+DEFAULT_BUILD = "crossmed-20200"
 
 
 @click.command("run")
 @option("--model", "-m", multiple=True, help="Model, alias or family:name. Repeat or separate by commas.")
 @option("--split", "-s", multiple=True, help=f"Training condition. [default: {', '.join(DEFAULT_SPLITS)}]")
 @option("--target", "-t", multiple=True, help="Cell to test, e.g. ct/chest/segmentation; wildcards; 'all'.")
-@option("--dataset", default=None, help="Dataset. [default: phantom]")
-@option("--data", type=click.Path(path_type=Path), help="Root of the dataset's download.")
-@option("--dataset-option", multiple=True, metavar="KEY=VALUE", help="Option of the dataset, e.g. size=128.")
+@option("--dataset", default=None, help="Dataset. [default: phantom; with --data, all that are found]")
+@option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="A benchmark that was built, or raw downloads, of which one is built into the cache on first use.",
+)
+@option(
+    "--build-recipe",
+    help=f"What is built of raw downloads: a shipped build recipe or a TOML file. [default: {DEFAULT_BUILD}]",
+)
+@option(
+    "--dataset-option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the dataset, e.g. size=128; of a built benchmark, prompts=neutral or regions=boxes.",
+)
 @option(
     "--set",
     "settings",
@@ -121,6 +136,8 @@ def command(
         for model in block.models:
             _require_packages(catalog, model, block.set)
     chosen, reason = resolve_device(device, needs_torch=needs_torch)
+    if study.data is not None:
+        study = replace(study, data=built_folder(study, flags["build_recipe"], catalog, jobs or cores()))
     folder = out if out is not None else Path("runs") / _folder_name(study, chosen, threads, recipe)
     # What a plugin prints must not spoil the results on stdout.
     with err.status("Reading the dataset ..."), contextlib.redirect_stdout(sys.stderr):
@@ -130,15 +147,10 @@ def command(
         raise CrossmedError("There is nothing to run: no target is left for these models.")
     if not as_json:
         _print_header(catalog, chosen, reason)
-    at_a_time = jobs or (1 if chosen == "cuda" else min(_cores(), len(trials)))
+    at_a_time = jobs or (1 if chosen == "cuda" else min(cores(), len(trials)))
     if dry_run:
         return _dry_run(trials, folder, at_a_time, as_json=as_json)
     return _run(study, trials, folder, catalog, benchmark, chosen, reason, threads, at_a_time, as_json=as_json)
-
-
-def _cores() -> int:
-    """Return the CPU cores this process may use; a Slurm job often has few of many."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _study(recipe: str | None, flags: Mapping[str, Any]) -> Study:
@@ -165,7 +177,41 @@ def _study(recipe: str | None, flags: Mapping[str, Any]) -> Study:
         study = replace(study, dataset=flags["dataset"], dataset_options={})
     study = replace(study, dataset_options={**study.dataset_options, **options})
     data = flags["data"] or study.data
+    if flags["build_recipe"] and data is None:
+        raise CrossmedError("--build-recipe says what is built of raw downloads; it needs --data DIR.")
+    if data is not None and not flags["dataset"] and study.dataset == DEFAULT_DATASET:
+        study = replace(study, dataset="", dataset_options=options)  # whatever lies there
     return replace(study, data=data.resolve() if data else None, limit=flags["limit"] or study.limit)
+
+
+def built_folder(study: Study, recipe: str | None, catalog: Catalog, jobs: int) -> Path:
+    """Return the benchmark that `study.data` is, or the one built of the raw downloads there, in the cache.
+
+    Raises:
+        CrossmedError: If nothing can be built of it.
+    """
+    from crossmed_cli.build_view import BuildView, warn_of_problems  # numpy and all that a build needs
+    from crossmed_core.build import build_in_cache
+    from crossmed_core.build_recipe import read_build_recipe
+
+    assert study.data is not None
+    if is_built(study.data):
+        if recipe:
+            raise CrossmedError(f"{study.data} is a benchmark that was built already; --build-recipe has no use.")
+        return study.data
+    named = (study.dataset,) if study.dataset else ()
+    wanted = read_build_recipe(recipe or DEFAULT_BUILD)
+    with BuildView(err) as view, contextlib.redirect_stdout(sys.stderr):
+        result = build_in_cache(study.data, wanted, named, catalog, view, jobs=jobs)
+    warn_of_problems(err, result)
+    state = "built before" if result.reused else "built now"
+    skipped = sum(len(one["skipped"]) for one in result.card["sources"].values())
+    err.print(
+        f"benchmark {result.card['name']} of {study.data}, {state}: {result.card['n']} items of "
+        f"{', '.join(result.card['sources'])}, {skipped} files or rows skipped; in {result.folder}",
+        soft_wrap=True,
+    )
+    return result.folder
 
 
 def _require_packages(catalog: Catalog, model: str, options: Mapping[str, Any]) -> None:

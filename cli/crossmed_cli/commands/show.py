@@ -10,7 +10,8 @@ import click
 
 from crossmed_cli.console import out, print_json, print_table
 from crossmed_cli.options import catalog_options, json_option, option, pairs
-from crossmed_core.benchmark import Benchmark
+from crossmed_core.benchmark import EITHER, Benchmark
+from crossmed_core.built import BuiltBenchmark
 from crossmed_core.catalog import Catalog
 from crossmed_core.errors import CrossmedError
 from crossmed_core.runlog import item_to_json
@@ -28,7 +29,7 @@ def command() -> None:
 
 def _dataset_options(function: Any) -> Any:
     function = option("--dataset-option", multiple=True, metavar="KEY=VALUE", help="Option of the dataset.")(function)
-    function = option("--data", type=click.Path(path_type=Path), help="Root of the dataset's download.")(function)
+    function = option("--data", type=click.Path(path_type=Path), help="A benchmark that was built.")(function)
     return option("--dataset", default="phantom", show_default=True, help="Dataset.")(function)
 
 
@@ -53,12 +54,14 @@ def _text(value: Any) -> Any:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the image, with the true region outlined, to this PNG.",
 )
+@option("--choice", is_flag=True, help="As it is asked of a model that only chooses: among lettered regions.")
 @_dataset_options
 @json_option
 @catalog_options
 def show_item(
     item_id: str,
     catalog: Catalog,
+    choice: bool,
     dataset: str,
     data: Path | None,
     dataset_option: tuple[str, ...],
@@ -67,24 +70,25 @@ def show_item(
 ) -> int:
     """Show the question, options, answer and image of one item, e.g. phantom0-t2-brain-finding-test-00000."""
     benchmark = _benchmark(catalog, dataset, data, dataset_option)
-    item = benchmark.items([item_id])[0]
+    item = benchmark.items([item_id], ("option",) if choice else EITHER)[0]
     benchmark.materialise([item_id])
     if picture is not None:
         from crossmed_cli.pictures import save_item
 
         save_item(item, picture)
+    provenance = benchmark.row(item_id)["provenance"] if isinstance(benchmark, BuiltBenchmark) else None
     if as_json:
-        print_json(item_to_json(item))
+        print_json({**item_to_json(item), **({"provenance": provenance} if provenance else {})})
         return 0
-    _print_facts(
-        {
-            "item": item.id,
-            "cell": str(item.mat),
-            "part": item.part,
-            "patient": item.patient,
-            "image": item.image.path,
-        }
-    )
+    facts = {
+        "item": item.id,
+        "dataset": item.dataset,
+        "cell": str(item.mat),
+        "part": item.part,
+        "patient": item.patient,
+        "image": item.image.path,
+    }
+    _print_facts({**facts, **({"made of": provenance} if provenance else {})})
     out.print()
     out.print(item.question, style="bold", markup=False)
     for index, text in enumerate(item.options):
@@ -111,7 +115,7 @@ def show_cell(
 ) -> int:
     """Show what CELL asks and how many items it holds; 'all' (default) or a wildcard lists cells."""
     benchmark = _benchmark(catalog, dataset, data, dataset_option)
-    cells = find_targets([cell], benchmark, catalog, dataset, ("option", "mask"))
+    cells = find_targets([cell], benchmark, ("option", "mask"))
     card = benchmark.card()["cells"] if len(cells) == 1 or as_json else {}
     counts = dict.fromkeys(((str(c), part) for c in cells for part in PARTS), 0)
     for key in benchmark.keys.values():
@@ -143,7 +147,8 @@ def show_cell(
         out.print("Questions (one is drawn per item):", style="bold")
         for template in benchmark.questions[cells[0]].templates:
             out.print(f"  {template}", markup=False)
-        letters = card[str(cells[0])].get("test_answer_letters")
+        facts = card[str(cells[0])]
+        letters = facts.get("test_answer_letters") or facts["parts"].get("test", {}).get("letters")
         if letters:
             out.print(f"Answer letters of the test part: {', '.join(f'{k} {v}' for k, v in letters.items())}")
     return 0
@@ -182,7 +187,7 @@ def show_model(name: str, catalog: Catalog, as_json: bool) -> int:
 
 @command.command("dataset")
 @click.argument("name", default="phantom")
-@option("--data", type=click.Path(path_type=Path), help="Root of the dataset's download.")
+@option("--data", type=click.Path(path_type=Path), help="A benchmark that was built.")
 @option("--dataset-option", multiple=True, metavar="KEY=VALUE", help="Option of the dataset.")
 @option(
     "--sheet",
@@ -207,7 +212,7 @@ def show_dataset(
         "summary": record.summary,
         "licence": (entry and entry.licence) or record.licence,
         "access": (entry and entry.access) or record.access,
-        "url": (entry and entry.url) or None,
+        "url": (entry and entry.url) or record.url or None,
         "synthetic": record.synthetic,
         "default targets": list(record.default_targets),
     }
@@ -254,7 +259,7 @@ def show_split(
 ) -> int:
     """Show which cells a split trains on for a target, with the factors that each shares with it."""
     benchmark = _benchmark(catalog, dataset, data, dataset_option)
-    cells = find_targets([target], benchmark, catalog, dataset, ("option", "mask"))
+    cells = find_targets([target], benchmark, ("option", "mask"))
     if len(cells) != 1:
         raise CrossmedError(f"--target {target!r} stands for {len(cells)} cells; name one.")
     # The default, chance, answers everything: then no cell is left out for the sake of a model.

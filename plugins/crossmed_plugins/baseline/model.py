@@ -14,7 +14,8 @@ from PIL import Image
 
 from crossmed_core.answers import choose
 from crossmed_core.contracts import FitContext
-from crossmed_core.images import UnreadableImageError, encode_mask, read_image, read_mask
+from crossmed_core.errors import UnreadableImageError
+from crossmed_core.images import encode_mask, read_image, read_mask
 from crossmed_core.types import LETTERS, Item, ModelSpec, Prediction
 
 GRID = 64

@@ -6,11 +6,13 @@ empty pairs add nothing to either sum, and a false alarm enlarges the union.
 
 Chance is what the better of two constant masks scores, every pixel foreground or none: neither looks at the image.
 Where many truths are empty (78 % in SIIM-ACR), the empty mask is far the better one under the means over images.
+A choice among candidate regions is scored by the chosen region; there chance is a random choice, and the best choice
+bounds what can be reached.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +25,17 @@ Pairs = Sequence[tuple[Item, Prediction]]
 
 
 def _areas(item: Item, prediction: Prediction) -> tuple[float, float, float]:
-    """Return |P and G|, |P|, |G| in pixels.
+    """Return |P and G|, |P|, |G| in pixels; P is the mask, or the candidate region that was chosen.
 
     Raises:
         ValueError: If the two masks differ in size.
     """
-    if item.mask is None or prediction.mask is None:
+    region = prediction.mask
+    if region is None and item.candidates and prediction.option is not None:
+        region = item.candidates[prediction.option]
+    if item.mask is None or region is None:
         raise ValueError(f"item {item.id!r} has no mask to compare")
-    truth, guess = read_mask(item.mask), decode_mask(prediction.mask)
+    truth, guess = read_mask(item.mask), decode_mask(region)
     if truth.shape != guess.shape:
         raise ValueError(f"item {item.id!r}: the predicted mask is {guess.shape}, the image {truth.shape}")
     both = np.count_nonzero(truth & guess)
@@ -58,7 +63,12 @@ class _MaskMetric:
         return result
 
     def chance(self, items: Sequence[Item]) -> float:
-        """Return the better of two constant masks: foreground everywhere, and nowhere."""
+        """Return the better of two constant masks: foreground everywhere, and nowhere.
+
+        For choices among candidate regions, what a uniformly random choice scores.
+        """
+        if items and all(item.options and item.candidates for item in items):
+            return self._of_choices(items, lambda terms: terms.mean(axis=0))
         masks = [read_mask(item.mask) for item in items if item.mask is not None]
         true = np.array([float(np.count_nonzero(mask)) for mask in masks])
         sizes = np.array([float(mask.size) for mask in masks])
@@ -66,6 +76,19 @@ class _MaskMetric:
         full = self.value(self.of_areas(true, sizes, true).sum(axis=0))
         empty = self.value(self.of_areas(nothing, nothing, true).sum(axis=0))
         return float(np.fmax(full, empty))
+
+    def best(self, items: Sequence[Item]) -> float:
+        """Return what the best choice among candidate regions scores; NaN for masks, which nothing bounds."""
+        if not items or not all(item.options and item.candidates for item in items):
+            return float("nan")
+        return self._of_choices(items, lambda terms: terms[int(np.argmax(self.value(terms)))])
+
+    def _of_choices(self, items: Sequence[Item], pick: Callable[[Floats], Floats]) -> float:
+        """Return the value of the summed terms that `pick` makes of the (candidates, terms) of each item."""
+        total = np.zeros(2)
+        for item in items:
+            total += pick(self.terms([(item, Prediction(item.id, option=k)) for k in range(len(item.candidates))]))
+        return float(self.value(total))
 
     def __call__(self, pairs: Pairs) -> float:
         """Return the metric; NaN without pairs."""

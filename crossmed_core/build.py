@@ -1,0 +1,141 @@
+"""Raw downloads -> a benchmark folder: read, choose, render, ask, write. Streaming, resumable, the same for any jobs.
+
+The order of reading decides nothing: samples are ranked by their ids (`selection`), files that turn out broken are
+replaced by the next in rank, and every image, question and region is a function of its sample. What was rendered is
+kept in BENCH/.work until the card is written, so a build that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from crossmed_core.build_card import write_benchmark
+from crossmed_core.build_items import start
+from crossmed_core.build_recipe import BuildRecipe
+from crossmed_core.build_rounds import Rounds
+from crossmed_core.build_sources import BuildRequest, Progress, Source, find_sources, read_source
+from crossmed_core.built import CARD, SCHEMA_VERSION, is_built
+from crossmed_core.catalog import Catalog
+from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.paths import cache_folder
+from crossmed_core.pool import Workers
+from crossmed_core.runlog import locked, read_json, write_json, writing
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """How a build ended.
+
+    Attributes:
+        folder: The benchmark.
+        card: Content of card.json.
+        reused: Whether it was there already.
+        problems: Datasets that were there and could not be read, with the reasons.
+    """
+
+    folder: Path
+    card: dict[str, Any]
+    reused: bool
+    problems: Mapping[str, str]
+
+
+def build(request: BuildRequest, catalog: Catalog, progress: Progress) -> BuildResult:
+    """Build a benchmark, go on with one that was stopped, or find that it is there.
+
+    Args:
+        request: What to build.
+        catalog: Where names are looked up.
+        progress: Receives what is going on.
+
+    Raises:
+        CrossmedError: If nothing can be read, the folder holds something else, or it cannot be written.
+    """
+    sources, problems = find_sources(request, catalog)
+    options = {source.name: source.settings for source in sources}
+    key = _key(request, sources)
+    with locked(request.out):
+        if is_built(request.out):
+            card = read_json(request.out / CARD, ["build"])
+            if card["build"] == key:
+                return BuildResult(request.out, card, True, problems)
+            raise CrossmedError(
+                f"{request.out} holds another benchmark.",
+                hint="Choose another folder with --out.",
+                exit_code=ExitCode.RUN_FOLDER,
+            )
+        work = _open_work(request.out, key)
+        with Workers(request.jobs, start, catalog.plugins.config, catalog.registry, options) as workers:
+            for source in list(sources):
+                try:
+                    read_source(source, workers, progress)
+                except CrossmedError as error:
+                    if error.exit_code is ExitCode.TRIALS_FAILED or len(sources) == 1:  # a dead worker; the last one
+                        raise
+                    problems[source.name] = str(error)
+                    sources.remove(source)
+            items, rows = Rounds(request, sources, work, workers, progress).run()
+        card = write_benchmark(request, sources, items, rows, key)
+        with writing(work):
+            shutil.rmtree(work)
+    return BuildResult(request.out, card, False, problems)
+
+
+def build_in_cache(
+    data: Path, recipe: BuildRecipe, datasets: tuple[str, ...], catalog: Catalog, progress: Progress, *, jobs: int
+) -> BuildResult:
+    """Build a benchmark of raw downloads into the cache, displayable images left where they lie, or find it there.
+
+    Args:
+        data: Where the downloads lie.
+        recipe: What to take.
+        datasets: Datasets asked for by name; empty = all that the recipe wants and that are found.
+        catalog: Where names are looked up.
+        progress: Receives what is going on.
+        jobs: Processes.
+
+    Raises:
+        CrossmedError: As `build`.
+    """
+    request = BuildRequest((data,), Path(), recipe, datasets, images="reference", jobs=jobs)
+    sources, _ = find_sources(request, catalog)
+    folder = cache_folder() / "builds" / f"{recipe.name}-{_key(request, sources)[:12]}"
+    return build(replace(request, out=folder.absolute()), catalog, progress)
+
+
+def _key(request: BuildRequest, sources: Sequence[Source]) -> str:
+    """Name a build by what it is made of, so that only the same request goes on with its folder."""
+    facts = {
+        "schema": SCHEMA_VERSION,
+        "recipe": request.recipe.as_json(),
+        "images": request.images,
+        "sources": {one.name: {"root": str(one.root), "options": one.settings} for one in sources},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _open_work(out: Path, key: str) -> Path:
+    work = out / ".work"
+    path = work / "build.json"
+    if path.exists():
+        if read_json(path, ["build"])["build"] != key:
+            raise CrossmedError(
+                f"{out} holds another build that was not finished.",
+                hint="Choose another folder with --out, or delete this one.",
+                exit_code=ExitCode.RUN_FOLDER,
+            )
+        return work
+    others = [entry.name for entry in out.iterdir() if not entry.name.startswith(".")]
+    if others:
+        raise CrossmedError(
+            f"{out} is not empty and holds no benchmark ({others[0]}, ...).",
+            hint="Choose another folder with --out.",
+            exit_code=ExitCode.RUN_FOLDER,
+        )
+    write_json(path, {"build": key})
+    return work
