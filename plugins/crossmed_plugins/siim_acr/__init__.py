@@ -1,0 +1,1 @@
+"""SIIM-ACR Pneumothorax Segmentation: chest X-rays with regions."""
