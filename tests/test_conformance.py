@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 import crossmed_plugins.baseline.plugin
+import crossmed_plugins.brats2020.plugin
 import crossmed_plugins.chexpert.plugin
 import crossmed_plugins.metrics.plugin
 import crossmed_plugins.phantom.plugin
@@ -30,6 +31,7 @@ from crossmed_plugins.phantom.dataset import Phantom
 
 @parametrize_with_checks(
     crossmed_plugins.baseline.plugin,
+    crossmed_plugins.brats2020.plugin,
     crossmed_plugins.chexpert.plugin,
     crossmed_plugins.metrics.plugin,
     crossmed_plugins.phantom.plugin,

@@ -1,0 +1,1 @@
+"""BraTS 2020: brain MRI with tumour regions and grades."""
