@@ -1,0 +1,1 @@
+"""MosMedData COVID19_1110: chest CT with severity."""
