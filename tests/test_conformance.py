@@ -13,6 +13,7 @@ import pytest
 import crossmed_plugins.baseline.plugin
 import crossmed_plugins.brats2020.plugin
 import crossmed_plugins.chexpert.plugin
+import crossmed_plugins.medmat.plugin
 import crossmed_plugins.metrics.plugin
 import crossmed_plugins.mosmeddata.plugin
 import crossmed_plugins.phantom.plugin
@@ -34,6 +35,7 @@ from crossmed_plugins.phantom.dataset import Phantom
     crossmed_plugins.baseline.plugin,
     crossmed_plugins.brats2020.plugin,
     crossmed_plugins.chexpert.plugin,
+    crossmed_plugins.medmat.plugin,
     crossmed_plugins.metrics.plugin,
     crossmed_plugins.mosmeddata.plugin,
     crossmed_plugins.phantom.plugin,

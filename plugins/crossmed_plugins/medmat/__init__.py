@@ -1,0 +1,1 @@
+"""Med-MAT: question-answer files over 106 image sets."""
