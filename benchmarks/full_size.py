@@ -44,7 +44,7 @@ CHEXPERT_COUNTS = {
     "Fracture": (9_040, 2_512, 642),
     "Support Devices": (116_001, 6_137, 1_079),
 }
-SIIM_IMAGES, SIIM_POSITIVE, SIIM_SIDE = 12_047, 2_669, 96
+SIIM_IMAGES, SIIM_POSITIVE, SIIM_MORE_ROWS, SIIM_SIDE = 12_047, 2_669, 907, 96
 BRATS_CASES, BRATS_SHAPE = 369, (64, 64, 48)
 MOSMED_CLASSES = (254, 684, 125, 45, 2)
 MOSMED_SHAPE = (48, 48, 40)
@@ -100,13 +100,13 @@ def _chexpert_images(base: str, names: list[str], first: int) -> None:
 
 
 def siim_acr(root: Path, processes: Pool) -> None:
-    """Write the nested layout and train-rle.csv."""
+    """Write the nested layout with the table of both stages: 12,047 images in 12,954 rows."""
     base = root / "siim"
     base.mkdir(parents=True)
     chunks = [(str(base), first) for first in range(0, SIIM_IMAGES, 500)]
     rows = [row for some in processes.starmap(_siim_images, chunks) for row in some]
-    text = "ImageId, EncodedPixels\n" + "".join(f"{uid}, {code}\n" for uid, code in rows)
-    (base / "train-rle.csv").write_text(text)
+    text = "ImageId,EncodedPixels\n" + "".join(f"{uid},{code}\n" for uid, code in rows)
+    (base / "stage_2_train.csv").write_text(text)
 
 
 def _siim_images(base: str, first: int) -> list[tuple[str, str]]:
@@ -138,7 +138,15 @@ def _siim_images(base: str, first: int) -> list[tuple[str, str]]:
         folder.mkdir(parents=True)
         data.save_as(folder / f"{uid}.dcm", enforce_file_format=True)
         positive = number * SIIM_POSITIVE // SIIM_IMAGES != (number + 1) * SIIM_POSITIVE // SIIM_IMAGES
-        rows.append((uid, _relative_runs(_ellipse(rng, SIIM_SIDE, 3, 12)) if positive else "-1"))
+        if not positive:
+            rows.append((uid, "-1"))
+            continue
+        mask = _ellipse(rng, SIIM_SIDE, 3, 12)
+        half = np.zeros_like(mask)
+        half[:, int(np.flatnonzero(mask.any(axis=0)).mean()) :] = True
+        # As in the real table, a third of the regions is told in two rows, which overlap here and there.
+        several = rng.random() < SIIM_MORE_ROWS / SIIM_POSITIVE
+        rows += [(uid, _relative_runs(part)) for part in ([mask, mask & half] if several else [mask])]
     return rows
 
 

@@ -9,7 +9,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ class Benchmark(ABC):
         choices: Ids of the segmentation items that carry candidates.
         default_targets: Cells tested when no target is named; empty = all.
         synthetic: Whether the pixels are not of patients.
-        regions: How candidates are shown: "contours" on the image, or "boxes" in the options.
     """
 
     name: str
@@ -50,7 +48,6 @@ class Benchmark(ABC):
     choices: frozenset[str] = frozenset()
     default_targets: tuple[str, ...] = ()
     synthetic: bool = False
-    regions: str = "contours"
 
     @property
     @abstractmethod
@@ -102,8 +99,12 @@ class Benchmark(ABC):
                 raise unknown("item", item_id, self.keys)
             item = self._item(item_id)
             as_choice = item.kind not in kinds and item.candidates
-            found.append(chosen_among_regions(item, self.regions) if as_choice else item)
+            found.append(self._as_choice(item) if as_choice else item)
         return found
+
+    def _as_choice(self, item: Item) -> Item:
+        """Return a segmentation item as it is asked of a model that only chooses."""
+        raise CrossmedError(f"Item {item.id!r} cannot be asked as a choice.")
 
     def materialise(self, ids: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """See to it that the image files of these items exist. Where images are files already, they do.
@@ -113,23 +114,6 @@ class Benchmark(ABC):
             progress: Called with (done, total) while there is something to do.
         """
         return
-
-
-def chosen_among_regions(item: Item, rendering: str) -> Item:
-    """Return a segmentation item as it is asked of a model that chooses.
-
-    Args:
-        item: With candidates.
-        rendering: "contours" or "boxes", see `candidates.choice_text`.
-    """
-    from crossmed_core.candidates import choice_text  # numpy and Pillow: lists do not wait for them
-
-    sentence, options = choice_text(item.candidates, rendering)
-    image = replace(item.image, marks=item.candidates) if rendering == "contours" else item.image
-    assert item.answer is not None
-    return replace(
-        item, image=image, question=f"{item.question} {sentence}", options=options, label=options[item.answer]
-    )
 
 
 class DatasetBenchmark(Benchmark):

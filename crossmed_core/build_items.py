@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crossmed_core.candidates import CandidateRules, Donors, make_candidates
+from crossmed_core.candidates import CandidateRules, Drawn, offer
 from crossmed_core.catalog import Catalog
 from crossmed_core.contracts import Dataset, GeneratedDataset, ReadsInUnits
-from crossmed_core.dicom import is_dicom
+from crossmed_core.dicom import is_dicom, render_dicom
 from crossmed_core.errors import UnreadableImageError
-from crossmed_core.images import decode_mask, encode_mask, pixel_digest, read_image, read_mask
+from crossmed_core.images import encode_mask, pixel_digest, read_image, read_mask
+from crossmed_core.nifti import open_volume
 from crossmed_core.plugins import PluginConfig, PluginManager
-from crossmed_core.questions import UnaskableError
 from crossmed_core.registry import Registry
-from crossmed_core.runlog import rle_from_json, rle_to_json, write_bytes
-from crossmed_core.types import ImageRef, Item, Reading, Sample
+from crossmed_core.runlog import rle_to_json, write_bytes
+from crossmed_core.types import ImageRef, Reading, Sample
 
 _worker: dict[str, Any] = {}
 
@@ -88,8 +87,7 @@ def render_group(task: tuple[str, Sequence[Sample], ImageSettings]) -> list[dict
     name, samples, settings = task
     reader = dataset(name)
     if isinstance(reader, GeneratedDataset):
-        for _ in reader.materialise(samples):
-            pass
+        list(reader.materialise(samples))
     rows: dict[str, dict[str, Any]] = {}
     # The last slice first: a compressed volume is decompressed once, as far as that.
     for sample in sorted(samples, key=lambda one: -(one.image.axial or 0)):
@@ -97,16 +95,19 @@ def render_group(task: tuple[str, Sequence[Sample], ImageSettings]) -> list[dict
             rows[sample.id] = {"id": sample.id, **_render(sample, settings)}
         except UnreadableImageError as error:
             rows[sample.id] = {"id": sample.id, "skipped": str(error)}
+        except (Exception, SystemExit) as error:  # a format's oddity that no reader foresaw costs its own items only
+            reason = f"cannot be shown ({type(error).__name__}: {str(error)[:200]})"
+            rows[sample.id] = {"id": sample.id, "skipped": f"{sample.image.path}: {reason}"}
     return [rows[sample.id] for sample in samples]
 
 
 def _render(sample: Sample, settings: ImageSettings) -> dict[str, Any]:
-    pixels = read_image(sample.image)
+    pixels, shown = _opened(sample.image)
     native = pixels.shape[:2]
     mask = None if sample.mask is None else read_mask(sample.mask)
     if mask is not None and mask.shape != native:
         raise UnreadableImageError(f"{sample.image.path}: the image is {native}, its mask {mask.shape}")
-    facts: dict[str, Any] = {"native": list(native), "resize": None}
+    facts: dict[str, Any] = {"native": list(native), "resize": None, "rendering": shown}
     size = _bounded(native, settings.max_side)
     if size != native:
         pixels = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
@@ -121,6 +122,17 @@ def _render(sample: Sample, settings: ImageSettings) -> dict[str, Any]:
         facts |= {"image": _stored(pixels, digest, settings), "image_sha256": None}
     facts["mask"] = None if mask is None else rle_to_json(encode_mask(mask))
     return facts
+
+
+def _opened(image: ImageRef) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """Open an image, and say which raw values it shows as black and white, and why."""
+    if image.axial is not None and image.rendering is not None:
+        pixels = read_image(image)
+        low, high = open_volume(image.path).bounds(image.rendering)
+        return pixels, {**image.rendering._asdict(), "black": low, "white": high}
+    if is_dicom(image.path):
+        return render_dicom(image.path)
+    return read_image(image), {"method": "as stored"}
 
 
 def _bounded(size: tuple[int, ...], longest: int) -> tuple[int, int]:
@@ -167,33 +179,19 @@ def _as_it_is(image: ImageRef, settings: ImageSettings) -> dict[str, Any]:
 # -- candidate regions -----------------------------------------------------------------------------
 
 
-def donors_file(folder: Path, pool: str) -> Path:
-    """Return where the regions of a cell and part lie while a build runs."""
-    return folder / f"donors-{hashlib.sha256(pool.encode()).hexdigest()[:16]}.json"
-
-
-@lru_cache(maxsize=4)
-def _donors(path: Path) -> Donors:
-    rows = json.loads(path.read_text())
-    regions = [(row[0], row[1], region) for row in rows if (region := rle_from_json(row[2])) is not None]
-    return Donors(regions)
-
-
-def make_regions(task: tuple[Path, Sequence[tuple[Item, Path]], CandidateRules]) -> list[tuple[str, str, str]]:
-    """Make the candidates of some items of one cell and part: (donors' file, items with image paths, rules).
+def make_regions(
+    task: tuple[Sequence[Drawn], CandidateRules, Sequence[Drawn], Sequence[Drawn]],
+) -> dict[str, dict[str, Any] | str]:
+    """Make the candidates of a cell and part: (regions that need company, rules, those that have it, other parts').
 
     Returns:
-        Per item: its id, its candidates as JSON or "", and the reason if there are none.
+        Item id -> "regions" as JSON, "max_iou" and "grouped"; or the reason why there are none.
     """
-    path, items, rules = task
-    donors = _donors(path)
-    found = []
-    for item, image in items:
-        assert item.mask is not None and item.mask.rle is not None
-        try:
-            pixels = read_image(ImageRef(str(image), pixels=item.image.pixels))
-            regions = make_candidates(item, decode_mask(item.mask.rle), pixels, donors, rules)
-            found.append((item.id, json.dumps([rle_to_json(one) for one in regions]), ""))
-        except (UnaskableError, UnreadableImageError) as error:
-            found.append((item.id, "", str(error)))
+    found: dict[str, dict[str, Any] | str] = {}
+    for item, one in offer(*task).items():
+        if isinstance(one, str):
+            found[item] = one
+        else:
+            regions = json.dumps([rle_to_json(region) for region in one.regions])
+            found[item] = {"regions": regions, "max_iou": one.max_iou, "grouped": one.grouped}
     return found

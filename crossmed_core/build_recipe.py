@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,7 +15,6 @@ from crossmed_core.errors import CrossmedError, suggest
 from crossmed_core.selection import Quota
 from crossmed_core.types import MAT
 
-DEFAULT_BUILD = "crossmed-20200"
 ANY = "*"
 """Name of the table in a recipe that stands for every dataset it does not name."""
 
@@ -115,11 +115,22 @@ def read_build_recipe(name: str) -> BuildRecipe:
         key: DatasetPlan(**_checked(f"{where}, [datasets.{key}]", DatasetPlan, one)) for key, one in datasets.items()
     }
     rest = _checked(where, BuildRecipe, content)
-    recipe = BuildRecipe(
-        datasets=plans, candidates=CandidateRules(**_checked(f"{where}, [candidates]", CandidateRules, rules)), **rest
-    )
+    try:
+        candidates = CandidateRules(**_checked(f"{where}, [candidates]", CandidateRules, rules))
+    except ValueError as error:
+        raise CrossmedError(f"{where}, [candidates]: {error}.") from error
+    recipe = BuildRecipe(datasets=plans, candidates=candidates, **rest)
     if recipe.fill not in ("outside", "own"):
         raise CrossmedError(f'{where}: fill must be "outside" or "own", not {recipe.fill!r}.')
+    for dataset, plan in plans.items():
+        if plan.test + plan.val > 1:
+            raise CrossmedError(f"{where}, [datasets.{dataset}]: test and val sum to more than 1.")
+        if plan.items is None and not plan.cells and {"test", "val", "empty"} & datasets[dataset].keys():
+            raise CrossmedError(
+                f"{where}, [datasets.{dataset}]: test, val and empty are shares of items, which is not set."
+            )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}", recipe.name):
+        raise CrossmedError(f"{where}: name must be letters, digits, dots and dashes, not {recipe.name!r}.")
     if recipe.max_side < 32:
         raise CrossmedError(f"{where}: max_side must be at least 32, not {recipe.max_side}.")
     return recipe

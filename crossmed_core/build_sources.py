@@ -11,13 +11,16 @@ from crossmed_core.build_items import read_unit
 from crossmed_core.build_recipe import BuildRecipe, DatasetPlan
 from crossmed_core.catalog import Catalog
 from crossmed_core.contracts import Dataset, LocatesItself, ReadsInUnits
-from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.errors import CrossmedError, DownloadNotFoundError, ExitCode
 from crossmed_core.paths import cache_folder
 from crossmed_core.pool import Workers
 from crossmed_core.reading import ReadingReport
 from crossmed_core.records import DatasetRecord
 from crossmed_core.selection import Selection
-from crossmed_core.types import Counted, Reading, Sample, Skipped
+from crossmed_core.types import MAT, PARTS, Counted, ImageRef, Question, Reading, Sample, Skipped
+
+WORK = ".work"
+"""Folder in a benchmark that keeps what was rendered while it is built."""
 
 
 class Progress(Protocol):
@@ -64,6 +67,7 @@ class Source:
         plan: What the recipe takes of it.
         report: What its reading met.
         selection: Its samples.
+        questions: What it asks.
         unusable: Ids that turned out broken or cannot be asked, with the reasons.
     """
 
@@ -76,7 +80,22 @@ class Source:
     plan: DatasetPlan
     report: ReadingReport = field(default_factory=ReadingReport)
     selection: Selection = field(init=False)
+    questions: Mapping[MAT, Question] = field(init=False)
     unusable: dict[str, str] = field(default_factory=dict)
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Refuse a build that was stopped where a finished one, or a download, is wanted.
+
+    Raises:
+        CrossmedError: Saying how to finish it.
+    """
+    if (folder / WORK / "build.json").exists():
+        raise CrossmedError(
+            f"{folder} holds a build that was not finished.",
+            hint="Repeat the 'crossmed build' command that made it; it goes on.",
+            exit_code=ExitCode.ENVIRONMENT,
+        )
 
 
 def find_sources(request: BuildRequest, catalog: Catalog) -> tuple[list[Source], dict[str, str]]:
@@ -91,7 +110,10 @@ def find_sources(request: BuildRequest, catalog: Catalog) -> tuple[list[Source],
     for root in request.roots:
         if not root.is_dir():
             raise CrossmedError(f"--data {root} is not a folder.", exit_code=ExitCode.ENVIRONMENT)
+        refuse_unfinished(root)
     claims = catalog.plugins.records("dataset")
+    for name in (*request.datasets, *request.options):
+        catalog.dataset_record(name)  # an unknown name is an error
     names = request.datasets or tuple(
         name for name, claim in claims.items() if not claim.record.generated and request.recipe.plan_for(name)
     )
@@ -111,17 +133,27 @@ def find_sources(request: BuildRequest, catalog: Catalog) -> tuple[list[Source],
             continue
         try:
             root, layout = _locate(dataset, record, request.roots)
-        except CrossmedError as error:
+            questions = dataset.questions()
+        except DownloadNotFoundError as error:
             absent[name] = str(error)
             continue
+        except CrossmedError as error:  # something is there, and refused: another year, a folder that cannot be read
+            if name in request.datasets:
+                raise
+            problems[name] = str(error)
+            continue
+        except (Exception, SystemExit) as error:
+            problems[name] = f"it failed: {type(error).__name__}: {error}. That is a fault of its plugin."
+            continue
         source = Source(name, record, dataset, settings, root, layout, plan)
+        source.questions = questions
         source.selection = Selection(plan.quota, seed=request.recipe.seed)
         sources.append(source)
     missing = [name for name in request.datasets if name in absent]
     if missing:
         raise CrossmedError(absent[missing[0]], exit_code=ExitCode.ENVIRONMENT)
     if not sources:
-        reasons = "\n".join(f"  {name}: {reason}" for name, reason in {**absent, **problems}.items())
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in {**problems, **absent}.items())
         raise CrossmedError(
             f"No dataset of build recipe {request.recipe.name!r} can be read from "
             f"{', '.join(map(str, request.roots))}:\n{reasons}",
@@ -135,15 +167,14 @@ def _locate(dataset: Dataset, record: DatasetRecord, roots: Sequence[Path]) -> t
         return cache_folder() / "generated" / record.name, "generated"
     if not isinstance(dataset, LocatesItself):
         return roots[0].resolve(), "as given"
-    first: CrossmedError | None = None
+    errors: list[CrossmedError] = []
     for root in roots:
         try:
             layout = dataset.locate(root.resolve())
             return layout.root, layout.name
         except CrossmedError as error:
-            first = first or error
-    assert first is not None
-    raise first
+            errors.append(error)
+    raise min(errors, key=lambda error: isinstance(error, DownloadNotFoundError))
 
 
 def read_source(source: Source, workers: Workers, progress: Progress) -> None:
@@ -152,12 +183,11 @@ def read_source(source: Source, workers: Workers, progress: Progress) -> None:
     Raises:
         CrossmedError: If the plugin fails, or a sample lies in a cell that asks nothing.
     """
-    questions = source.dataset.questions()
     seen: set[str] = set()
     try:
         stream = source.report.samples(_readings(source, workers, progress))
         for number, sample in enumerate(source.selection.add(_unique(stream, seen, source.report)), start=1):
-            if sample.mat not in questions:
+            if sample.mat not in source.questions:
                 raise CrossmedError(
                     f"Dataset {source.name}: sample {sample.id!r} lies in {sample.mat}, which asks nothing."
                 )
@@ -165,7 +195,7 @@ def read_source(source: Source, workers: Workers, progress: Progress) -> None:
                 progress("reading", source.name, number, None)
     except CrossmedError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CrossmedError(
             f"Reading {source.name} from {source.root} failed: {type(error).__name__}: {error}.",
             hint="That is a fault of its plugin.",
@@ -187,9 +217,23 @@ def _readings(source: Source, workers: Workers, progress: Progress) -> Iterator[
 
 
 def _unique(samples: Iterator[Sample], seen: set[str], report: ReadingReport) -> Iterator[Sample]:
+    """Pass sound samples on; report those that a plugin should not have yielded."""
     for sample in samples:
-        if sample.id in seen:
-            report.take(Skipped(sample.image.path, f"a second sample with the id {sample.id!r}"))
+        fault = _fault(sample)
+        if fault is None and sample.id in seen:
+            fault = "a second sample with this id"
+        if fault is not None:
+            report.take(Skipped(str(sample.id), f"{fault}: a fault of its plugin"))
             continue
         seen.add(sample.id)
         yield sample
+
+
+def _fault(sample: Sample) -> str | None:
+    if not isinstance(sample.id, str) or not sample.id or not isinstance(sample.patient, str):
+        return "its id or patient is no text"
+    if not isinstance(sample.image, ImageRef):
+        return "it has no image"
+    if sample.part not in (None, *PARTS):
+        return f"its part is {sample.part!r}"
+    return None

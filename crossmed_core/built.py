@@ -26,8 +26,12 @@ ITEMS = "items.jsonl"
 SCHEMA_VERSION = 1
 OPTIONS: Mapping[str, tuple[str, ...]] = {"prompts": ("named", "neutral"), "regions": ("contours", "boxes")}
 """How a built benchmark can be asked (--dataset-option); the first is the default."""
-_LOCATION = ("image", "image_sha256")
-"""Fields that say where pixels lie, not which they are; no part of the benchmark's digest."""
+_IDENTITY = (
+    *("id", "dataset", "cell", "patient", "study", "part", "label", "question", "question_neutral", "question_choice"),
+    *("question_choice_neutral", "options", "answer", "decoys", "image_pixels", "mask", "candidates"),
+)
+"""Fields of a row that the benchmark's digest covers: what is asked of whom, not where it lay."""
+_CELL_IDENTITY = ("answers", "templates", "neutral", "labels", "outside")
 
 
 def is_built(folder: Path) -> bool:
@@ -36,9 +40,15 @@ def is_built(folder: Path) -> bool:
 
 
 def row_digest_content(row: Mapping[str, Any]) -> bytes:
-    """Return what a row adds to the benchmark's digest: all but where its image lies."""
-    content = {name: value for name, value in row.items() if name not in _LOCATION}
-    return (json.dumps(content, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    """Return what a row adds to the benchmark's digest."""
+    content = {name: row.get(name) for name in _IDENTITY}
+    return (json.dumps(content, sort_keys=True) + "\n").encode()
+
+
+def cells_digest_content(cells: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Return what the cells of a card add to the benchmark's digest."""
+    content = {cell: {name: facts[name] for name in _CELL_IDENTITY} for cell, facts in cells.items()}
+    return (json.dumps(content, sort_keys=True) + "\n").encode()
 
 
 class BuiltBenchmark(Benchmark):
@@ -60,17 +70,21 @@ class BuiltBenchmark(Benchmark):
                 raise CrossmedError(f"{name} must be {' or '.join(OPTIONS[name])}, not {value!r}.")
         self.root = folder
         self.options = {name: options.get(name, values[0]) for name, values in OPTIONS.items()}
-        self.regions = str(self.options["regions"])
-        self._card = read_json(folder / CARD, ["schema_version", "name", "sha256", "items_sha256", "cells", "sources"])
+        self._card = read_json(
+            folder / CARD, ["schema_version", "name", "n", "sha256", "items_sha256", "cells", "sources"]
+        )
         if self._card["schema_version"] != SCHEMA_VERSION:
             raise CrossmedError(
                 f"{folder / CARD} has schema {self._card['schema_version']!r}, this release reads {SCHEMA_VERSION}.",
                 hint="Build it anew, or upgrade crossmed.",
                 exit_code=ExitCode.ENVIRONMENT,
             )
-        self.name = str(self._card["name"])
-        self.synthetic = any(source.get("synthetic") for source in self._card["sources"].values())
-        self.questions = {MAT.parse(cell): _question(cell, facts) for cell, facts in self._card["cells"].items()}
+        try:
+            self.name = str(self._card["name"])
+            self.synthetic = any(source.get("synthetic") for source in self._card["sources"].values())
+            self.questions = {MAT.parse(cell): _question(cell, facts) for cell, facts in self._card["cells"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(folder / CARD, error) from error
         self._places: dict[str, tuple[int, int]] = {}
         self.keys = self._read_keys()
 
@@ -87,12 +101,11 @@ class BuiltBenchmark(Benchmark):
                     key = ItemKey(
                         row["id"], MAT.parse(row["cell"]), row["patient"], row["dataset"], row["label"], row["part"]
                     )
-                except (KeyError, TypeError, ValueError) as error:
-                    raise CrossmedError(
-                        f"{self.root / ITEMS}, line {number}: damaged ({type(error).__name__}: {error}).",
-                        hint="Build the benchmark anew.",
-                        exit_code=ExitCode.ENVIRONMENT,
-                    ) from error
+                    item_from_json(row)
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    raise _damaged(f"{self.root / ITEMS}, line {number}", error) from error
+                if key.mat not in self.questions:
+                    raise _damaged(f"{self.root / ITEMS}, line {number}", f"{CARD} has no cell {key.mat}")
                 keys[key.id] = key
                 self._places[key.id] = start, len(line)
                 start += len(line)
@@ -128,6 +141,19 @@ class BuiltBenchmark(Benchmark):
             raise CrossmedError(f"Item {item_id!r} has no neutral question.", hint="Use prompts=named.")
         return replace(item, question=question, image=replace(item.image, path=str(self.root / item.image.path)))
 
+    def _as_choice(self, item: Item) -> Item:
+        from crossmed_core.candidates import BOXES, choice_options  # numpy and Pillow: lists do not wait for them
+
+        row = self.row(item.id)
+        question = row["question_choice_neutral" if self.options["prompts"] == "neutral" else "question_choice"]
+        options = choice_options(item.candidates, str(self.options["regions"]))
+        image = item.image
+        if self.options["regions"] == "boxes":
+            question = f"{question} {BOXES}"
+        else:
+            image = replace(image, marks=item.candidates)
+        return replace(item, image=image, question=question, options=options, label=options[item.answer or 0])
+
     def card(self) -> dict[str, Any]:
         """Return card.json."""
         return self._card
@@ -146,6 +172,7 @@ class BuiltBenchmark(Benchmark):
                 read_image(replace(image, path=str(self.root / image.path)))
             except UnreadableImageError as error:
                 broken.append(str(error))
+        digest.update(cells_digest_content(self._card["cells"]))
         yield Check("items", str(len(self.keys)), str(self._card["n"]), _verdict(len(self.keys) == self._card["n"]))
         same = digest.hexdigest() == self._card["sha256"]
         yield Check("benchmark SHA-256", digest.hexdigest(), self._card["sha256"], _verdict(same))
@@ -154,6 +181,14 @@ class BuiltBenchmark(Benchmark):
         ))  # fmt: skip
         for reason in broken[:20]:
             yield Check("image", reason, "the recorded pixels", "differs")
+
+
+def _damaged(where: object, error: object) -> CrossmedError:
+    return CrossmedError(
+        f"{where}: damaged ({type(error).__name__ if isinstance(error, Exception) else 'incomplete'}: {error}).",
+        hint="Build the benchmark anew; its files are not to be edited.",
+        exit_code=ExitCode.ENVIRONMENT,
+    )
 
 
 def _verdict(same: bool) -> str:

@@ -1,53 +1,60 @@
-"""Segmentation as a four-option question: the true region among three others of like area at plausible places.
+"""Segmentation as a four-option question: the true region among three true regions of other patients.
 
 Neither paper says how a model that outlines nothing is asked for a region (CrossMed reports cIoU of multiple-choice
-answers). Here it chooses among candidates: the true region and three distractors. A distractor is another patient's
-region of the same cell and part, at its own place or mirrored, else moved; where those do not suffice, a mirrored or
-moved copy of the true region. Areas match within a stated ratio, places lie on the body as the truth does, and no two
-candidates overlap beyond a stated IoU. What a random choice and the best choice score is published beside the answers.
+answers). Here it chooses among candidates, and the danger is that the true one can be told without the image, by its
+shape, its size or its place. So the regions of a cell and part are put into groups of four, from four patients, of
+like area and apart from each other, and all four items of a group offer the same four regions, where they were drawn.
+Each region is then the true one in exactly one of the four items, and whatever rule looks at the regions alone is right
+once in four. What a random choice and the best choice score is published beside the answers.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from crossmed_core.images import decode_mask, encode_mask
-from crossmed_core.questions import OPTIONS, UnaskableError
+from crossmed_core.questions import OPTIONS
 from crossmed_core.seeding import digest
-from crossmed_core.types import LETTERS, RLE, Item
+from crossmed_core.types import LETTERS, MAT, RLE, Item
+from crossmed_core.vocabulary import words
 
-NEAREST = 48
-"""Donors looked at per item: those of nearest area."""
-MOVES = 12
-"""Places tried per moved shape."""
+TRIES = 3000
+"""Pairs of regions compared in the search for a group, per item and overlap allowed."""
 
 
 @dataclass(frozen=True)
 class CandidateRules:
-    """How distractor regions are made; written into the benchmark's card.
+    """What four regions must have in common to be offered together; written into the benchmark's card.
 
     Attributes:
-        max_iou: Largest intersection over union of any two candidates.
-        max_area_ratio: Largest ratio of a distractor's area to the truth's, or the reverse; donors beyond are scaled.
-        on_body: Least share of a distractor's pixels that lies on the body (brighter than `background`), or the truth's
-            own share if that is less.
-        background: Grey value up to which a pixel is background.
-        min_area: Least area of the true region in pixels; smaller ones cannot be told apart.
+        max_iou: Largest intersection over union of any two of them.
+        relaxed_iou: What `max_iou` may grow to, in two steps, for regions that otherwise find no company: large ones
+            cannot lie apart. The limit that was used stands in the item's provenance.
+        max_area_ratio: Largest ratio of any two areas, as shares of their images.
+        min_area: Least area in pixels; smaller regions cannot be told apart.
     """
 
     max_iou: float = 0.1
-    max_area_ratio: float = 1.25
-    on_body: float = 0.9
-    background: int = 8
+    relaxed_iou: float = 0.4
+    max_area_ratio: float = 1.5
     min_area: int = 12
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("max_iou", 0, 1), ("relaxed_iou", 0, 1), ("max_area_ratio", 1, float("inf"))):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must lie between {low} and {high}, not {getattr(self, name)}")
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """Overlaps allowed, tried in this order."""
+        most = max(self.max_iou, self.relaxed_iou)
+        return tuple(dict.fromkeys((self.max_iou, (self.max_iou + most) / 2, most)))
 
 
 @dataclass(frozen=True)
@@ -83,34 +90,18 @@ class Region:
         """Left, top, right, bottom (exclusive)."""
         return self.left, self.top, self.left + self.shape.shape[1], self.top + self.shape.shape[0]
 
-    @property
-    def centre(self) -> tuple[float, float]:
-        """Middle of the box as shares of the image's height and width."""
-        left, top, right, bottom = self.box
-        return (top + bottom) / 2 / self.size[0], (left + right) / 2 / self.size[1]
-
-    @property
-    def inside(self) -> bool:
-        """Whether the box lies in the image."""
-        left, top, right, bottom = self.box
-        return left >= 0 and top >= 0 and right <= self.size[1] and bottom <= self.size[0]
-
-    def at(self, centre: tuple[float, float], size: tuple[int, int]) -> Region:
-        """Put the shape into an image of `size`, its box centred at these shares of height and width."""
-        high, wide = self.shape.shape
-        top, left = round(centre[0] * size[0] - high / 2), round(centre[1] * size[1] - wide / 2)
-        return Region(self.shape, top, left, size)
-
-    def mirrored(self) -> Region:
-        """Return its mirror image, left to right."""
-        right = self.box[2]
-        return Region(np.ascontiguousarray(self.shape[:, ::-1]), self.top, self.size[1] - right, self.size)
-
-    def scaled(self, factor: float) -> Region:
-        """Return it enlarged by `factor` on both axes about its own centre."""
-        high, wide = (max(1, round(side * factor)) for side in self.shape.shape)
+    def onto(self, size: tuple[int, int]) -> Region:
+        """Return it as it lies in an image of `size`, (height, width): the same share of either axis."""
+        if size == self.size:
+            return self
+        down, across = size[0] / self.size[0], size[1] / self.size[1]
+        high, wide = (
+            max(1, round(side * factor)) for side, factor in zip(self.shape.shape, (down, across), strict=True)
+        )
         grey = Image.fromarray(self.shape.astype(np.uint8) * 255).resize((wide, high), Image.Resampling.BILINEAR)
-        return Region(np.asarray(grey) >= 128, self.top, self.left, self.size).at(self.centre, self.size)
+        top = min(round(self.top * down), size[0] - high)
+        left = min(round(self.left * across), size[1] - wide)
+        return Region(np.asarray(grey) >= 128, top, left, size)
 
     def overlap(self, other: Region) -> int:
         """Count the pixels that both cover."""
@@ -135,115 +126,188 @@ class Region:
         return encode_mask(mask)
 
 
-class Donors:
-    """The regions of one cell and part, from which distractors are taken.
+@dataclass(frozen=True)
+class Drawn:
+    """A true region on its way to be a candidate.
 
-    Args:
-        regions: (item id, patient, mask) of each, none of them empty.
+    Attributes:
+        item: Id of the item whose true region it is.
+        patient: Whose.
+        mask: The region.
     """
 
-    def __init__(self, regions: Sequence[tuple[str, str, RLE]]) -> None:
-        known = ((log(sum(mask.counts[1::2]) / (mask.size[0] * mask.size[1])), *one) for one in regions
-                 for mask in [one[2]])  # fmt: skip
-        self._sorted = sorted(known, key=lambda one: one[:3])
-        self._areas = [one[0] for one in self._sorted]
+    item: str
+    patient: str
+    mask: RLE
 
-    def near(self, item_id: str, patient: str, area: float) -> Iterator[Region]:
-        """Yield other patients' regions of nearest relative area, in an order drawn by the item.
+    @cached_property
+    def region(self) -> Region:
+        """The region, cut out."""
+        return Region.of(decode_mask(self.mask))
 
-        Args:
-            item_id: Seeds the order.
-            patient: Whose regions are left out.
-            area: Share of the image that the true region covers.
-        """
-        place = bisect_left(self._areas, log(area))
-        low = high = place
-        near: list[tuple[int, RLE]] = []
-        while len(near) < NEAREST and (low > 0 or high < len(self._sorted)):
-            below = log(area) - self._areas[low - 1] if low > 0 else float("inf")
-            above = self._areas[high] - log(area) if high < len(self._sorted) else float("inf")
-            low, high, taken = (low - 1, high, low - 1) if below <= above else (low, high + 1, high)
-            _, donor, whose, mask = self._sorted[taken]
-            if whose != patient:
-                near.append((digest("donor", item_id, donor), mask))
-        for _, mask in sorted(near, key=lambda one: one[0]):
-            yield Region.of(decode_mask(mask))
+    @cached_property
+    def area(self) -> int:
+        """Pixels."""
+        return sum(self.mask.counts[1::2])
+
+    @cached_property
+    def share(self) -> float:
+        """The share of the image that it covers."""
+        return self.area / (self.mask.size[0] * self.mask.size[1])
 
 
-def make_candidates(
-    item: Item, truth: NDArray[np.bool_], pixels: NDArray[np.uint8], donors: Donors, rules: CandidateRules
-) -> tuple[RLE, ...]:
-    """Return four regions in the order shown, the true one among them.
+@dataclass(frozen=True)
+class Offered:
+    """The candidates of an item.
+
+    Attributes:
+        regions: In the order shown.
+        max_iou: The overlap that was allowed.
+        grouped: Whether the same four regions are offered by all four items of a group; if not, three regions of other
+            groups (or, where a part is too small, of other parts) were borrowed for an item that was left over.
+    """
+
+    regions: tuple[RLE, ...]
+    max_iou: float
+    grouped: bool
+
+
+def offer(
+    drawn: Sequence[Drawn],
+    rules: CandidateRules,
+    known: Sequence[Drawn] = (),
+    elsewhere: Sequence[Drawn] = (),
+) -> dict[str, Offered | str]:
+    """Give every region of a cell and part three others for company.
+
+    The largest regions, which are hardest to place, choose first. The result does not depend on the order of `drawn`.
 
     Args:
-        item: Gives the id that seeds every draw, and the patient.
-        truth: Its true region, (height, width).
-        pixels: Its image, (height, width) or (height, width, 3).
-        donors: Regions of the same cell and part.
-        rules: Bounds on area, overlap and place.
+        drawn: The regions that need company; none of them empty.
+        rules: What four regions must have in common.
+        known: Regions that have theirs already and may be borrowed.
+        elsewhere: Regions of the cell's other parts, borrowed from where a part is too small to find company in.
 
-    Raises:
-        UnaskableError: If the true region is too small, or too few distractors fit.
+    Returns:
+        Item id -> its candidates, or the reason why it has none.
     """
-    area = int(np.count_nonzero(truth))
-    if area < rules.min_area:
-        raise UnaskableError(f"the true region has {area} pixels, fewer than {rules.min_area}")
-    true = Region.of(truth)
-    grey = pixels if pixels.ndim == 2 else pixels.max(axis=2)
-    body = grey > rules.background
-    least = min(rules.on_body, _share_on(body, true))
-    chosen = [true]
-    for candidate in _proposals(item, true, body, donors, rules):
-        fits = (
-            candidate.inside
-            and candidate.area > 0
-            and 1 / rules.max_area_ratio <= candidate.area / true.area <= rules.max_area_ratio
-            and _share_on(body, candidate) >= least
-            and all(candidate.iou(other) <= rules.max_iou for other in chosen)
-        )
-        if fits:
-            chosen.append(candidate)
-            if len(chosen) == OPTIONS:
-                break
-    else:
-        raise UnaskableError(f"only {len(chosen) - 1} of {OPTIONS - 1} distractor regions fit beside the true one")
-    order = sorted(range(OPTIONS), key=lambda place: digest("order", item.id, place))
-    return tuple(chosen[place].rle() for place in order)
+    found: dict[str, Offered | str] = {}
+    ordered = sorted(drawn, key=lambda one: (-one.share, one.item))
+    waiting = {one.item: one for one in ordered if one.area >= rules.min_area}
+    for one in ordered:
+        if one.item not in waiting:
+            continue
+        del waiting[one.item]
+        group = _company(one, waiting.values(), rules)
+        if group is None:
+            found[one.item] = ""
+            continue
+        partners, limit = group
+        members = (one, *partners)
+        for member in members:
+            waiting.pop(member.item, None)
+            found[member.item] = _shown(member, members, limit, grouped=True)
+    everyone = sorted((*drawn, *known), key=lambda one: (-one.share, one.item))
+    usable = [one for one in everyone if one.area >= rules.min_area]
+    others = [one for one in sorted(elsewhere, key=lambda one: one.item) if one.area >= rules.min_area]
+    for one in ordered:
+        if one.area < rules.min_area:
+            found[one.item] = f"the true region has {one.area} pixels, fewer than {rules.min_area}"
+        elif found[one.item] == "":
+            borrowed = _company(one, usable, rules) or _company(one, [*usable, *others], rules)
+            if borrowed is None:
+                found[one.item] = f"no {OPTIONS - 1} regions of other patients are like it in area and apart from it"
+            else:
+                partners, limit = borrowed
+                found[one.item] = _shown(one, (one, *partners), limit, grouped=False)
+    return found
 
 
-def _proposals(
-    item: Item, true: Region, body: NDArray[np.bool_], donors: Donors, rules: CandidateRules
-) -> Iterator[Region]:
-    """Yield regions to try: others' at their own places, mirrored, moved; last, the true one mirrored and moved."""
-    size = true.size
-    shapes = []
-    for donor in donors.near(item.id, item.patient, true.area / (size[0] * size[1])):
-        # A like area needs no scaling: resampling leaves traces by which a distractor could be told.
-        ratio = true.area / donor.area
-        alike = 1 / rules.max_area_ratio <= ratio <= rules.max_area_ratio
-        shape = donor if alike else donor.scaled(sqrt(ratio))
-        shapes.append(shape)
-        yield shape.at(donor.centre, size)
-        yield shape.at(donor.centre, size).mirrored()
-    rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
-    if not rows.size:
-        return
-    rng = np.random.default_rng(digest("move", item.id))
-    for shape in [*shapes, true.mirrored(), true]:
-        if shape is not true:
-            yield shape.at(shape.centre, size)
-        for _ in range(MOVES):
-            y, x = rng.uniform(rows[0], rows[-1] + 1), rng.uniform(columns[0], columns[-1] + 1)
-            yield shape.at((y / size[0], x / size[1]), size)
+def _company(one: Drawn, others: Iterable[Drawn], rules: CandidateRules) -> tuple[list[Drawn], float] | None:
+    """Find three regions of other patients, like in area and apart, under the strictest limit that three satisfy."""
+    least, most = one.share / rules.max_area_ratio, one.share * rules.max_area_ratio
+    like = [other for other in others if least <= other.share <= most and other.patient != one.patient]
+    like.sort(key=lambda other: digest("company", one.item, other.item))
+    for limit in rules.limits:
+        partners = _search([one], like, limit, rules, [TRIES])
+        if partners is not None:
+            return partners[1:], limit
+    return None
 
 
-def _share_on(body: NDArray[np.bool_], region: Region) -> float:
-    left, top, right, bottom = region.box
-    return float(np.count_nonzero(body[top:bottom, left:right] & region.shape)) / region.area
+def _search(
+    chosen: list[Drawn], like: Sequence[Drawn], limit: float, rules: CandidateRules, tries: list[int]
+) -> list[Drawn] | None:
+    """Extend a group to four by going back from dead ends, until the tries are used up."""
+    if len(chosen) == OPTIONS:
+        return chosen
+    for place, other in enumerate(like):
+        if tries[0] <= 0:
+            return None
+        if _fits(other, chosen, limit, rules, tries):
+            group = _search([*chosen, other], like[place + 1 :], limit, rules, tries)
+            if group is not None:
+                return group
+    return None
 
 
-def choice_text(candidates: Sequence[RLE], rendering: str) -> tuple[str, tuple[str, ...]]:
-    """Return the sentence that turns an instruction into a choice among candidates, and the options.
+def _fits(other: Drawn, chosen: Sequence[Drawn], limit: float, rules: CandidateRules, tries: list[int]) -> bool:
+    size = chosen[0].mask.size
+    for one in chosen:
+        tries[0] -= 1
+        ratio = other.share / one.share
+        if other.patient == one.patient or not 1 / rules.max_area_ratio <= ratio <= rules.max_area_ratio:
+            return False
+        if one.region.onto(size).iou(other.region.onto(size)) > limit:
+            return False
+    return True
+
+
+def _shown(item: Drawn, members: Sequence[Drawn], limit: float, *, grouped: bool) -> Offered:
+    """Put the members of a group on the image of one of them, in an order drawn by the item."""
+    order = sorted(members, key=lambda member: digest("order", item.item, member.item))
+    size = item.mask.size
+    regions = (one.mask if one.mask.size == size else one.region.onto(size).rle() for one in order)
+    return Offered(tuple(regions), limit, grouped)
+
+
+CHOICES = (
+    "Which of the outlined regions of this {modality} of the {anatomy} is {target}?",
+    "Four regions are outlined in this {anatomy} {modality}. Which one is {target}?",
+    "This {modality} shows the {anatomy} with four outlined regions. Which of them is {target}?",
+    "Looking at this {anatomy} {modality}, choose the region that is {target}.",
+    "Of the regions marked on this {modality} of the {anatomy}, which one is {target}?",
+    "One of the regions marked on this {anatomy} {modality} is {target}. Which one?",
+)
+"""Instructions of a segmentation item that is asked as a choice; one is drawn per item."""
+NEUTRAL_CHOICES = (
+    "Which of the outlined regions of this image is {target}?",
+    "Four regions are outlined in this image. Which one is {target}?",
+    "This image is shown with four outlined regions. Which of them is {target}?",
+    "Looking at this image, choose the region that is {target}.",
+    "Of the regions marked on this image, which one is {target}?",
+    "One of the regions marked on this image is {target}. Which one?",
+)
+BOXES = "Regions are given as boxes: left, top, right, bottom, in thousandths of the image's width and height."
+
+
+def choice_wording(item_id: str, mat: MAT, target: str, *, neutral: bool) -> str:
+    """Return the instruction of a segmentation item that is asked as a choice.
+
+    Args:
+        item_id: Draws the template.
+        mat: The cell.
+        target: What is outlined, e.g. "the pneumothorax".
+        neutral: Whether to leave out modality and anatomy.
+    """
+    place = digest("template", item_id) % len(CHOICES)
+    if neutral:
+        return NEUTRAL_CHOICES[place].format(target=target)
+    return CHOICES[place].format(modality=words(mat.modality), anatomy=words(mat.anatomy), target=target)
+
+
+def choice_options(candidates: Sequence[RLE], rendering: str) -> tuple[str, ...]:
+    """Return the options of a choice among candidates.
 
     Args:
         candidates: In the order shown.
@@ -251,9 +315,7 @@ def choice_text(candidates: Sequence[RLE], rendering: str) -> tuple[str, tuple[s
             left, top, right, bottom in thousandths of width and height.
     """
     if rendering == "contours":
-        letters = LETTERS[: len(candidates)]
-        sentence = "Which of the regions outlined in the image, each marked by its letter, is it?"
-        return sentence, tuple(f"region {letter}" for letter in letters)
+        return tuple(f"region {letter}" for letter in LETTERS[: len(candidates)])
     texts = []
     for mask in candidates:
         region = Region.of(decode_mask(mask))
@@ -261,7 +323,7 @@ def choice_text(candidates: Sequence[RLE], rendering: str) -> tuple[str, tuple[s
         left, top, right, bottom = region.box
         ends = (left / width, top / height, right / width, bottom / height)
         texts.append("[" + ", ".join(str(round(1000 * end)) for end in ends) + "]")
-    return "Which box (left, top, right, bottom, in thousandths of width and height) encloses it?", tuple(texts)
+    return tuple(texts)
 
 
 @dataclass(frozen=True)

@@ -134,8 +134,16 @@ class Catalog:
         defaults = {key: parameter.default for key, parameter in signature.parameters.items()}
         try:
             return factory(**options), {**defaults, **options}
+        except CrossmedError:
+            raise
         except (TypeError, ValueError) as error:
             raise CrossmedError(f"Dataset {name!r} does not take these options: {error}.") from error
+        except (Exception, SystemExit) as error:
+            raise CrossmedError(
+                f"Dataset {name!r} cannot be made: {type(error).__name__}: {error}.",
+                hint="That is a fault of its plugin.",
+                exit_code=ExitCode.ENVIRONMENT,
+            ) from error
 
     def benchmark(self, name: str, options: Mapping[str, Any], data: Path | None) -> Benchmark:
         """Open a benchmark: a folder that was built, or a dataset whose images are computed.
@@ -150,11 +158,16 @@ class Catalog:
         """
         if data is not None and is_built(data):
             return BuiltBenchmark(data, options)
+        if data is not None:
+            raise CrossmedError(
+                f"{data} holds no benchmark that was built.",
+                hint="Build one of raw downloads with 'crossmed build --data DIR --out BENCH'.",
+                exit_code=ExitCode.ENVIRONMENT,
+            )
         record = self.dataset_record(name)
         if not record.generated:
-            where = f"{data} is a raw download" if data is not None else "it is read from a download"
             raise CrossmedError(
-                f"Dataset {name!r}: {where}, and a benchmark is built of it first.",
+                f"Dataset {name!r} is read from a download, and a benchmark is built of it first.",
                 hint=f"crossmed build --dataset {name} --data DIR --out BENCH. {record.access}".strip(),
                 exit_code=ExitCode.ENVIRONMENT,
             )

@@ -58,7 +58,9 @@ class LocatesItself(Protocol):
         """Find the download at `root` or a few folders below.
 
         Raises:
-            CrossmedError: If it is not there; names the layouts that were looked for and what was found instead.
+            DownloadNotFoundError: If it is not there; names the layouts that were looked for and what was found
+                instead (`files.not_found`).
+            CrossmedError: If something like it is there and refused, e.g. another year's release.
         """
 
 
@@ -262,3 +264,11 @@ class KnowsBest(Protocol):
 
     def best(self, items: Sequence[Item]) -> float:
         """Return the value of the best choice; NaN where nothing bounds it."""
+
+
+@runtime_checkable
+class KnowsInformedChance(Protocol):
+    """A metric that can say what guessing scores for who knows which options are never true in a cell."""
+
+    def informed_chance(self, items: Sequence[Item]) -> float:
+        """Return the expected value of a uniform guess among the options that are no decoys (`Item.decoys`)."""

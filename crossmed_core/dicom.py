@@ -6,6 +6,7 @@ gives the same bits in a fraction of the time (benchmarks/readers.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,19 @@ def read_dicom(path: str | Path) -> NDArray[np.uint8]:
         uint8 (height, width) for grey images, else (height, width, 3) in RGB.
 
     Raises:
+        UnreadableImageError: As `render_dicom`.
+    """
+    return render_dicom(path)[0]
+
+
+def render_dicom(path: str | Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """Open a single-frame DICOM image as it is meant to be seen, and say how it was made so.
+
+    Returns:
+        The image, as `read_dicom`, and "method" ("window", "VOI LUT", "as stored", "percentiles", "colour"), "low" and
+        "high" (looked-up values shown as black and white), "inverted" (MONOCHROME1).
+
+    Raises:
         UnreadableImageError: If it is missing, truncated, has several frames, or needs a decoder that is not installed.
     """
     pydicom = _pydicom()
@@ -71,24 +85,37 @@ def read_dicom(path: str | Path) -> NDArray[np.uint8]:
         # Decoders of lossy JPEG differ by a grey level. Pillow is always there, so digests depend on no extra.
         lossy = data.file_meta.TransferSyntaxUID == pydicom.uid.JPEGBaseline8Bit
         pixels = pydicom.pixels.pixel_array(data, decoding_plugin="pillow" if lossy else "")
-        return _colour(data, pixels) if pixels.ndim == 3 or _palette(data) else _grey(data, pixels)
+        if pixels.ndim == 3 or _palette(data):
+            return _colour(data, pixels), {"method": "colour"}
+        return _grey(data, pixels)
     except UnreadableImageError:
         raise
     except Exception as error:
         raise UnreadableImageError(f"{path}: {_reason(error)}") from error
 
 
-def _grey(data: Dataset, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _grey(data: Dataset, pixels: NDArray[Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     stored = int(data.get("BitsStored", 16))
     signed = bool(data.get("PixelRepresentation", 0))
-    integral = np.issubdtype(pixels.dtype, np.integer)
-    if not integral or stored > WIDEST:
-        return _scaled(_lookup(data, pixels), data, pixels)
+    padding = data.get("PixelPaddingValue")
+    if not np.issubdtype(pixels.dtype, np.integer) or stored > WIDEST:
+        shown = _lookup(data, pixels)
+        facts = _bounds(data, lambda: (shown.ravel()[pixels.ravel() != padding], None))
+        return _scaled(shown, facts), facts
     low = int(min(pixels.min(), -(1 << (stored - 1)) if signed else 0))
     high = int(max(pixels.max(), (1 << (stored - 1 if signed else stored)) - 1))  # padding may leave the stored bits
     values = np.arange(low, high + 1, dtype=pixels.dtype)
     places = pixels.astype(np.int32) - low if low else pixels
-    return _scaled(_lookup(data, values), data, places, table=True)[places]
+    shown = _lookup(data, values)
+
+    def weighted() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        counts = np.bincount(places.ravel(), minlength=shown.size)
+        if padding is not None and low <= int(padding) <= high:
+            counts[int(padding) - low] = 0
+        return shown, counts
+
+    facts = _bounds(data, weighted)
+    return _scaled(shown, facts)[places], facts
 
 
 def _lookup(data: Dataset, values: NDArray[Any]) -> NDArray[np.float64]:
@@ -98,54 +125,65 @@ def _lookup(data: Dataset, values: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(apply_voi_lut(apply_modality_lut(values, data), data), dtype=np.float64)
 
 
-def _scaled(
-    shown: NDArray[np.float64], data: Dataset, pixels: NDArray[Any], *, table: bool = False
-) -> NDArray[np.uint8]:
-    """Bring looked-up values to 0..255.
+def _scaled(shown: NDArray[np.float64], facts: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """Bring looked-up values to 0..255."""
+    low, high = facts["low"], facts["high"]
+    scaled = np.zeros_like(shown) if high <= low else (np.clip(shown, low, high) - low) * (255.0 / (high - low))
+    return np.rint(255.0 - scaled if facts["inverted"] else scaled).astype(np.uint8)
+
+
+def _bounds(
+    data: Dataset, weighted: Callable[[], tuple[NDArray[np.float64], NDArray[np.int64] | None]]
+) -> dict[str, Any]:
+    """Say which looked-up values are shown as black and white, and why.
 
     Args:
-        shown: Looked-up values, of the pixels or, with `table`, of all possible ones.
         data: The file.
-        pixels: The stored pixels, with `table` counted from the table's first value.
-        table: What `shown` is.
+        weighted: Gives looked-up values and how often each occurs (None = once), padding left out; asked only if the
+            file does not say itself.
     """
-    low, high = _range(data) or _percentiles(shown, pixels, table=table)
-    scaled = np.zeros_like(shown) if high <= low else (np.clip(shown, low, high) - low) * (255.0 / (high - low))
-    if data.get("PhotometricInterpretation") == "MONOCHROME1":
-        scaled = 255.0 - scaled
-    return np.rint(scaled).astype(np.uint8)
+    method, low, high = _own_range(data) or ("percentiles", *_percentiles(*weighted()))
+    inverted = data.get("PhotometricInterpretation") == "MONOCHROME1"
+    facts: dict[str, Any] = {"method": method, "low": low, "high": high, "inverted": inverted}
+    if method == "window":
+        facts["window"] = [_first(data.WindowCenter), _first(data.WindowWidth)]
+    return facts
 
 
-def _range(data: Dataset) -> tuple[float, float] | None:
-    """Return the output range of the file's own VOI LUT or window; None if it has neither."""
-    if "VOILUTSequence" in data:
-        item = data.VOILUTSequence[0]
-        if "LUTData" in item:
-            return 0.0, float((1 << int(item.LUTDescriptor[2])) - 1)
-    if "WindowWidth" not in data or data.get("WindowWidth") in (None, ""):
-        # 8-bit files that state no window (JPEG X-rays) are ready for display.
-        eight = int(data.get("BitsStored", 16)) == 8 and not int(data.get("PixelRepresentation", 0))
-        plain = (float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))) == (1.0, 0.0)
-        return (0.0, 255.0) if eight and plain and "ModalityLUTSequence" not in data else None
+def _first(value: Any) -> float:
+    """Return the first of possibly several windows, which is the one that is applied."""
+    return float(value) if isinstance(value, str | int | float) else float(value[0])
+
+
+def _own_range(data: Dataset) -> tuple[str, float, float] | None:
+    """Return the method and output range of the file's own VOI LUT or window; None if it has neither."""
     from pydicom.pixels.processing import apply_modality_lut
 
+    if "VOILUTSequence" in data and "LUTData" in data.VOILUTSequence[0]:
+        return "VOI LUT", 0.0, float((1 << int(data.VOILUTSequence[0].LUTDescriptor[2])) - 1)
+    signed, stored = bool(data.get("PixelRepresentation", 0)), int(data.get("BitsStored", 16))
+    if data.get("WindowWidth") in (None, ""):
+        # 8-bit files that state no window (JPEG X-rays) are ready for display.
+        plain = (float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))) == (1.0, 0.0)
+        ready = stored == 8 and not signed and plain and "ModalityLUTSequence" not in data
+        return ("as stored", 0.0, 255.0) if ready else None
     # pydicom spreads a window over the range of what the modality LUT or rescale puts out.
-    stored = int(data.BitsStored)
     if "ModalityLUTSequence" in data:
-        return 0.0, float((1 << int(data.ModalityLUTSequence[0].LUTDescriptor[2])) - 1)
-    ends = (-(1 << (stored - 1)), (1 << (stored - 1)) - 1) if data.PixelRepresentation else (0, (1 << stored) - 1)
+        return "window", 0.0, float((1 << int(data.ModalityLUTSequence[0].LUTDescriptor[2])) - 1)
+    ends = (-(1 << (stored - 1)), (1 << (stored - 1)) - 1) if signed else (0, (1 << stored) - 1)
     first, last = (float(one) for one in apply_modality_lut(np.array(ends, dtype=np.int64), data))
-    return min(first, last), max(first, last)
+    return "window", min(first, last), max(first, last)
 
 
-def _percentiles(shown: NDArray[np.float64], pixels: NDArray[Any], *, table: bool) -> tuple[float, float]:
-    if not table:
+def _percentiles(shown: NDArray[np.float64], counts: NDArray[np.int64] | None) -> tuple[float, float]:
+    if counts is None:
         low, high = np.percentile(shown, PERCENTILES)
         return float(low), float(high)
-    counts = np.bincount(pixels.ravel(), minlength=shown.size)
     order = np.argsort(shown, kind="stable")
-    below = np.cumsum(counts[order]) / counts.sum()
-    low, high = (float(shown[order][np.searchsorted(below, share / 100)]) for share in PERCENTILES)
+    below = np.cumsum(counts[order]) / max(1, counts.sum())
+    low, high = (
+        float(shown[order][min(len(order) - 1, int(np.searchsorted(below, share / 100)))]) for share in PERCENTILES
+    )
     return low, high
 
 

@@ -57,6 +57,21 @@ class UnreadableImageError(CrossmedError):
         return UnreadableImageError, (self.message,)
 
 
+class DownloadNotFoundError(CrossmedError):
+    """A folder that does not hold a dataset; the message says what was looked for and what is there."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint, exit_code=ExitCode.ENVIRONMENT)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild as what it is."""
+        return _not_found, (self.message, self.hint)
+
+
+def _not_found(message: str, hint: str) -> DownloadNotFoundError:
+    return DownloadNotFoundError(message, hint=hint)
+
+
 def _rebuild(message: str, hint: str, exit_code: ExitCode) -> CrossmedError:
     return CrossmedError(message, hint=hint, exit_code=exit_code)
 

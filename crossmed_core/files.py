@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.errors import DownloadNotFoundError, UnreadableImageError
 from crossmed_core.types import Skipped
 
 _JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})
 NEARBY = 3
 """How many folders below the given root a download is looked for."""
-CROWD = 200
-"""Folders in one folder from which on they are taken for cases or patients."""
+CROWD = 2000
+"""Folders in one folder above which they are taken for patients."""
 
 
 def is_junk(name: str) -> bool:
@@ -69,7 +70,7 @@ def _walk(folder: Path, root: Path, depth: int | None, entered: set[tuple[int, i
 def folders(root: Path, *, depth: int = NEARBY) -> Iterator[Path]:
     """Yield `root` and the folders below it, the nearest first, each level sorted; unreadable ones are passed over.
 
-    A folder with hundreds of folders in it holds cases or patients, not downloads: those are not looked into.
+    A folder with thousands of folders in it holds patients, not downloads: those are not looked into.
     """
     level, entered = [root], set()
     for left in range(depth, -1, -1):
@@ -96,7 +97,21 @@ def relative(path: Path | str, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def not_found(dataset: str, root: Path, layouts: Sequence[str]) -> CrossmedError:
+def require_regular(path: Path | str) -> None:
+    """Refuse what is no file: a pipe would never answer, a device never end.
+
+    Raises:
+        UnreadableImageError: Naming the path.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError) as error:
+        raise UnreadableImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(mode):
+        raise UnreadableImageError(f"{path}: not a regular file")
+
+
+def not_found(dataset: str, root: Path, layouts: Sequence[str]) -> DownloadNotFoundError:
     """Build the error for a root that holds no download: which layouts were looked for, and what is there instead.
 
     Args:
@@ -110,9 +125,8 @@ def not_found(dataset: str, root: Path, layouts: Sequence[str]) -> CrossmedError
         found = f"Found instead: {shown}." if names else "The folder is empty."
     except OSError as error:
         found = f"It cannot be read: {error.strerror}."
-    return CrossmedError(
+    return DownloadNotFoundError(
         f"{root} holds no {dataset} download. "
         f"Looked, up to {NEARBY} folders deep, for: {'; or '.join(layouts)}. {found}",
         hint=f"'crossmed datasets {dataset}' shows the expected tree.",
-        exit_code=ExitCode.ENVIRONMENT,
     )

@@ -15,6 +15,7 @@ from PIL import Image
 
 from crossmed_core.dicom import is_dicom, read_dicom
 from crossmed_core.errors import UnreadableImageError
+from crossmed_core.files import require_regular
 from crossmed_core.marks import draw_marks
 from crossmed_core.nifti import is_nifti, open_volume
 from crossmed_core.types import RLE, ImageRef, MaskRef
@@ -40,6 +41,7 @@ def read_image(ref: ImageRef) -> NDArray[np.uint8]:
 
 
 def _read_pixels(ref: ImageRef) -> NDArray[np.uint8]:
+    require_regular(ref.path)
     if ref.axial is not None:
         if ref.rendering is None:
             raise UnreadableImageError(f"{ref.path}: a slice of a volume needs to be told how it is shown (rendering)")
@@ -54,7 +56,12 @@ def _read_pixels(ref: ImageRef) -> NDArray[np.uint8]:
 
 
 def pixel_digest(pixels: NDArray[np.uint8]) -> str:
-    """Return the SHA-256 of an image's shape and pixels: the same whatever file format and compression hold them."""
+    """Return the SHA-256 of an image's shape and pixels: the same whatever file format and compression hold them.
+
+    A grey image that is stored in colour is the same image.
+    """
+    if pixels.ndim == 3 and bool((pixels == pixels[..., :1]).all()):
+        pixels = pixels[..., 0]
     total = hashlib.sha256(str(pixels.shape).encode())
     total.update(np.ascontiguousarray(pixels).data)
     return total.hexdigest()
@@ -72,6 +79,7 @@ def read_mask(ref: MaskRef) -> NDArray[np.bool_]:
     if ref.rle is not None:
         return decode_mask(ref.rle)
     assert ref.path is not None
+    require_regular(ref.path)
     if ref.axial is not None:
         labels = np.rint(open_volume(ref.path).raw(ref.axial)).astype(np.int64)
         return np.isin(labels, ref.values) if ref.values else labels != 0

@@ -25,7 +25,8 @@ def draw_marks(pixels: NDArray[np.uint8], regions: Sequence[NDArray[np.bool_]]) 
 
     Args:
         pixels: uint8 (height, width) or (height, width, 3).
-        regions: bool (height, width), A first. The pixels of the regions themselves stay as they are.
+        regions: bool (height, width), A first. The pixels of a region are covered by no contour but that of another
+            region that overlaps or touches it.
 
     Returns:
         uint8 (height, width, 3) times the enlargement, a new array.
@@ -42,7 +43,7 @@ def draw_marks(pixels: NDArray[np.uint8], regions: Sequence[NDArray[np.bool_]]) 
         if box is None:
             continue
         part = region[box]
-        ring = binary_dilation(part, iterations=width) & ~inside[box]
+        ring = binary_dilation(part, iterations=width) & ~part
         if not ring.any():  # it fills the image: draw on its rim
             ring = part & ~binary_erosion(part, iterations=width)
         canvas[box][ring] = COLOURS[number % len(COLOURS)]

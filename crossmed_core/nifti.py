@@ -89,6 +89,10 @@ class Volume:
             raise UnreadableImageError(f"{self.path}: {_reason(error)}") from error
         if len(image.shape) != 3:
             raise UnreadableImageError(f"{self.path}: {len(image.shape)} dimensions; a volume of three is needed")
+        if min(image.shape) < 1:
+            raise UnreadableImageError(f"{self.path}: it has no voxels (shape {' x '.join(map(str, image.shape))})")
+        if image.get_data_dtype().kind not in "iuf":
+            raise UnreadableImageError(f"{self.path}: its voxels are no plain numbers ({image.get_data_dtype()})")
         return image
 
     def _kind(self, nibabel: Any, start: bytes) -> Any:
@@ -126,6 +130,8 @@ class Volume:
     @cached_property
     def _orientation(self) -> NDArray[np.float64]:
         """Per axis of the file: runs along right, anterior or superior (0, 1, 2), towards it (1) or away (-1)."""
+        if not np.isfinite(self.affine).all():
+            raise UnreadableImageError(f"{self.path}: its affine holds values that are no numbers")
         orientation = _nibabel().io_orientation(self.affine)
         if np.isnan(orientation).any():
             raise UnreadableImageError(f"{self.path}: its affine leaves an axis without direction")

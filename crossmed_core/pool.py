@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from types import TracebackType
 from typing import Any, TypeVar
@@ -36,6 +38,19 @@ def become_worker() -> None:
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
     sys.stdout = sys.stderr  # --json promises a clean stdout
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Ignore Ctrl-C while processes are started: they inherit it, and would print a traceback before they can ask."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _begin(setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -111,7 +126,9 @@ class Workers:
         waiting: deque[Future[Result]] = deque()
         try:
             for task in tasks:
-                waiting.append(self._pool.submit(function, task))
+                with contextlib.nullcontext() if self._ready else deaf():  # the first task starts the processes
+                    waiting.append(self._pool.submit(function, task))
+                self._ready = True
                 if len(waiting) >= AHEAD * self.jobs:
                     yield waiting.popleft().result()
             while waiting:

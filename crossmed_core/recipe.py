@@ -12,6 +12,9 @@ from crossmed_core.errors import CrossmedError, suggest
 
 DEFAULT_SPLITS = ("in-domain", "related", "unrelated", "zero-overlap")
 DEFAULT_TRAIN_SIZE = 1024
+DEFAULT_DATASET = "phantom"
+DEFAULT_BUILD = "crossmed-20200"
+"""Build recipe of raw downloads where none is named."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Study:
 
     name: str
     blocks: tuple[Block, ...]
-    dataset: str = "phantom"
+    dataset: str = DEFAULT_DATASET
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
     data: Path | None = None
     limit: int | None = None

@@ -30,6 +30,8 @@ from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.types import MAT, RLE, ImageRef, Item, MaskRef, Prediction, Score
 
 SCHEMA_VERSION = 1
+SURROGATES = "backslashreplace"
+"""How half a character, in a file name that is no UTF-8, is written: as the escape that JSON has for it."""
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 
 
@@ -108,7 +110,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file in one piece."""
-    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(errors=SURROGATES))
 
 
 def read_json(path: Path, needs: Iterable[str] = ()) -> dict[str, Any]:
@@ -148,7 +150,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with jsonlines.Writer(buffer, compact=True) as writer:
         writer.write_all(rows)
     with writing(path), path.open("ab") as file:
-        file.write(buffer.getvalue().encode())
+        file.write(buffer.getvalue().encode(errors=SURROGATES))
         file.flush()
         os.fsync(file.fileno())
 
@@ -204,15 +206,13 @@ def replace_folder(source: Path, target: Path) -> None:
 # -- values <-> JSON ------------------------------------------------------------------------------
 
 
-def rle_to_json(rle: RLE | None) -> dict[str, Any] | None:
+def rle_to_json(rle: RLE) -> dict[str, Any]:
     """Write run lengths as pycocotools reads them."""
-    return None if rle is None else {"size": list(rle.size), "counts": list(rle.counts)}
+    return {"size": list(rle.size), "counts": list(rle.counts)}
 
 
-def rle_from_json(content: Mapping[str, Any] | None) -> RLE | None:
+def rle_from_json(content: Mapping[str, Any]) -> RLE:
     """Read what `rle_to_json` wrote."""
-    if content is None:
-        return None
     height, width = content["size"]
     return RLE((int(height), int(width)), tuple(content["counts"]))
 
@@ -224,7 +224,8 @@ def item_to_json(item: Item, root: Path | None = None) -> dict[str, Any]:
     path = image.relative_to(root).as_posix() if root and image.is_relative_to(root) else item.image.path
     row |= {"cell": str(item.mat), "image": path, "image_sha256": item.image.sha256, "image_pixels": item.image.pixels}
     row |= {"options": list(item.options), "answer": item.answer}
-    row["mask"] = rle_to_json(item.mask.rle) if item.mask else None
+    row["mask"] = rle_to_json(item.mask.rle) if item.mask and item.mask.rle else None
+    row["decoys"] = item.decoys
     row["candidates"] = [rle_to_json(one) for one in item.candidates]
     return row
 
@@ -235,7 +236,7 @@ def item_from_json(row: Mapping[str, Any]) -> Item:
     Raises:
         KeyError: If a field is missing.
     """
-    rle = rle_from_json(row["mask"])
+    rle = rle_from_json(row["mask"]) if row["mask"] else None
     return Item(
         id=row["id"],
         dataset=row["dataset"],
@@ -249,7 +250,8 @@ def item_from_json(row: Mapping[str, Any]) -> Item:
         label=row["label"],
         mask=MaskRef(rle=rle) if rle else None,
         study=row["study"],
-        candidates=tuple(region for one in row.get("candidates", ()) if (region := rle_from_json(one)) is not None),
+        decoys=row.get("decoys", 0),
+        candidates=tuple(rle_from_json(one) for one in row.get("candidates", ())),
     )
 
 
@@ -259,7 +261,7 @@ def prediction_to_json(prediction: Prediction) -> dict[str, Any]:
         "item": prediction.item,
         "option": prediction.option,
         "option_scores": list(prediction.option_scores) if prediction.option_scores is not None else None,
-        "mask": rle_to_json(prediction.mask),
+        "mask": rle_to_json(prediction.mask) if prediction.mask else None,
         "raw": prediction.raw,
         "guess": prediction.guess or None,
         "error": prediction.error,
@@ -273,7 +275,7 @@ def prediction_from_json(row: Mapping[str, Any]) -> Prediction:
     return Prediction(
         item=row["item"],
         option=row.get("option"),
-        mask=rle_from_json(row.get("mask")),
+        mask=rle_from_json(row["mask"]) if row.get("mask") else None,
         option_scores=tuple(scores) if scores is not None else None,
         raw=row.get("raw"),
         guess=row.get("guess", False),

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossmed_core import statistics
-from crossmed_core.contracts import AdditiveMetric, KnowsBest, KnowsChance, Metric
-from crossmed_core.types import Item, Prediction, Score
+from crossmed_core.contracts import AdditiveMetric, KnowsBest, KnowsChance, KnowsInformedChance, Metric
+from crossmed_core.types import Item, Prediction, Score, person
 
 Pairs = list[tuple[Item, Prediction]]
 
@@ -69,7 +69,7 @@ class Gap:
 
 def patient_of(item: Item) -> str:
     """Return the cluster of an item for resampling."""
-    return f"{item.dataset}\x1f{item.patient}"
+    return person(item.dataset, item.patient)
 
 
 def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: bool = False) -> Score:
@@ -100,6 +100,9 @@ def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: 
         low, high, how = _interval(ordered, common, metric, known, patients, proportion)
     chance = _finite(metric.chance(items)) if items and isinstance(metric, KnowsChance) else None
     best = _finite(metric.best(items)) if items and isinstance(metric, KnowsBest) else None
+    informed = None
+    if chance is not None and isinstance(metric, KnowsInformedChance) and any(item.decoys for item in items):
+        informed = _finite(metric.informed_chance(items))
     return Score(
         metric=name,
         target=first.target,
@@ -118,6 +121,7 @@ def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: 
         interval=how,
         train=first.train,
         best=best,
+        informed=informed,
     )
 
 

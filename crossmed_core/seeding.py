@@ -13,4 +13,4 @@ def digest(*parts: object) -> int:
         (True, False)
     """
     text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(text.encode(errors="backslashreplace"), digest_size=8).digest(), "big")

@@ -42,17 +42,18 @@ class Quota:
 class _Entry(NamedTuple):
     """A sample with its rank. Turned round in comparisons, so that a heap has the last in rank on top."""
 
+    priority: int
     turn: int
     number: int
     id: str
     sample: Sample
 
     def __lt__(self, other: tuple[Any, ...]) -> bool:
-        return (self.turn, self.number, self.id) > other[:3]
+        return self[:4] > other[:4]
 
 
 class Selection:
-    """Collects samples, then chooses. The first sample of every patient ranks before anybody's second.
+    """Collects samples, then chooses: by priority, and the first sample of every patient before anybody's second.
 
     Args:
         quota: Cell -> its quota.
@@ -86,17 +87,18 @@ class Selection:
         counts[stratum] = counts.get(stratum, 0) + 1
         heap = self._kept.setdefault(sample.mat, {}).setdefault(part, {}).setdefault(stratum, [])
         quota = self._quota(sample.mat)
-        entry = _Entry(turn, number, sample.id, sample)
+        entry = _Entry(sample.priority, turn, number, sample.id, sample)
         if quota.items is None or len(heap) < quota.items + self._spare:
             heapq.heappush(heap, entry)
         else:
             heapq.heappushpop(heap, entry)
 
-    def choose(self, unusable: Collection[str] = ()) -> list[Sample]:
+    def choose(self, unusable: Collection[str] = (), *, ahead: int = 0) -> list[Sample]:
         """Choose the samples, in the order of cells, parts, labels and ranks.
 
         Args:
             unusable: Ids of samples to leave out; others take their places.
+            ahead: How many more of each label to name, the next in rank.
         """
         chosen: list[Sample] = []
         for mat in sorted(self._kept):
@@ -112,7 +114,7 @@ class Selection:
                 self._quota(mat),
             ).items():
                 for label, count in sorted(wanted.items()):
-                    chosen += ranked[part][label][:count]
+                    chosen += ranked[part][label][: count + ahead if count else 0]
         return chosen
 
 
@@ -139,7 +141,7 @@ def wanted_counts(available: Mapping[Part, Mapping[str, int]], quota: Quota) -> 
     if quota.items is None:
         return strata
     empties = {part: counts.pop(EMPTY, 0) for part, counts in strata.items()}
-    with_region = round(quota.items * (1 - quota.empty)) if any(empties.values()) else quota.items
+    with_region = max(round(quota.items * (1 - quota.empty)), quota.items - sum(empties.values()))
     totals = _part_totals({part: sum(counts.values()) for part, counts in strata.items()}, with_region, quota)
     chosen: dict[Part, dict[str, int]] = {part: even_counts(strata[part], totals[part]) for part in order}
     if with_region < quota.items:

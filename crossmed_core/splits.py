@@ -15,7 +15,7 @@ from typing import Any
 
 from crossmed_core.errors import CrossmedError
 from crossmed_core.seeding import digest
-from crossmed_core.types import MAT, ItemKey, Split
+from crossmed_core.types import MAT, ItemKey, Split, person
 from crossmed_core.vocabulary import shared_factors
 
 Share = Callable[[MAT], int]
@@ -118,7 +118,7 @@ def prove(split: Split, keys: Mapping[str, ItemKey]) -> None:
             outside the target cell, a training item outside the declared cells, or an item of the wrong part.
     """
     sides = {"train": split.train, "val": split.val, "test": split.test}
-    patients: dict[tuple[str, str], str] = {}
+    patients: dict[str, str] = {}
     for side, ids in sides.items():
         if len(set(ids)) != len(ids):
             twice = next(item for item, count in Counter(ids).items() if count > 1)
@@ -132,7 +132,7 @@ def prove(split: Split, keys: Mapping[str, ItemKey]) -> None:
             allowed = (split.target,) if side == "test" else split.cells
             if key.mat not in allowed:
                 raise SplitViolationError(f"{split.rule}: {side} item {item!r} lies in {key.mat}, outside its cells")
-            who = (key.dataset, key.patient)
+            who = person(key.dataset, key.patient)
             other = patients.setdefault(who, side)
             if other != side:
                 raise SplitViolationError(
@@ -173,7 +173,7 @@ def split_card(split: Split, keys: Mapping[str, ItemKey]) -> dict[str, Any]:
         "n": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
         "n_per_cell_and_label": per_cell,
         "patients": {
-            side: len({(keys[item].dataset, keys[item].patient) for item in ids})
+            side: len({person(keys[item].dataset, keys[item].patient) for item in ids})
             for side, ids in (("train", split.train), ("val", split.val), ("test", split.test))
         },
         "proof": "no patient and no item on two sides; parts as the source assigns them",

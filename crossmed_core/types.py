@@ -117,7 +117,8 @@ class Sample:
 
     Attributes:
         id: Unique within the dataset and stable over releases; every seed is derived from it.
-        patient: Whose image it is. A patient never stands on both sides of a split.
+        patient: Whose image it is. A patient never stands on both sides of a split. "SOURCE:id" names the same person
+            in every dataset that says so (`person`); any other id is the dataset's own.
         mat: The cell.
         image: Where the pixels lie.
         label: The true label, for cells answered by an option.
@@ -127,6 +128,7 @@ class Sample:
         excluded: Labels that are or may be true for this image too; never offered as distractors.
         question: The question, where the source brings its own; else one of the cell's templates is drawn.
         options: The options in their order, where the source brings its own; `label` is one of them.
+        priority: Samples of a lower number are chosen first, within a part and label.
         source: What the file alone does not tell and a reader of the benchmark wants to know (view, spacing, grade of
             the label ...), copied into the item's provenance.
     """
@@ -142,6 +144,7 @@ class Sample:
     excluded: tuple[str, ...] = ()
     question: str | None = None
     options: tuple[str, ...] = ()
+    priority: int = 0
     source: Mapping[str, str | int | float | None] = field(default_factory=dict)
 
 
@@ -181,6 +184,8 @@ class Question:
             its own options.
         neutral: The same instructions without the words that give modality and anatomy away, place by place.
         outside: Plausible labels that are never true in this cell; they fill up to four options if the build says so.
+        target: What is outlined in a segmentation cell, in words that complete "Which of them is ...?".
+        neutral_target: The same without the words that give modality and anatomy away.
     """
 
     mat: MAT
@@ -189,6 +194,8 @@ class Question:
     labels: tuple[str, ...] = ()
     neutral: tuple[str, ...] = ()
     outside: tuple[str, ...] = ()
+    target: str = ""
+    neutral_target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +211,7 @@ class Item:
         mask: The true region of a segmentation item.
         candidates: Regions among which a model chooses that outlines nothing itself: one per option where the item is
             asked as a choice. One of them is the true region.
+        decoys: How many of the options are never true in this cell: who knows its labels chooses among the others.
     """
 
     id: str
@@ -219,6 +227,7 @@ class Item:
     mask: MaskRef | None = None
     study: str | None = None
     candidates: tuple[RLE, ...] = ()
+    decoys: int = 0
 
     @property
     def kind(self) -> AnswerKind:
@@ -230,6 +239,16 @@ class Item:
         """The question with its lettered options, one per line."""
         lines = [self.question, *(f"{LETTERS[i]}. {text}" for i, text in enumerate(self.options))]
         return "\n".join(lines)
+
+
+def person(dataset: str, patient: str) -> str:
+    """Return who a patient is, over all datasets: two datasets may show images of the same people.
+
+    Example:
+        >>> person("chexpert", "patient00002") == person("medmat", "chexpert:patient00002")
+        True
+    """
+    return patient if ":" in patient else f"{dataset}:{patient}"
 
 
 class ItemKey(NamedTuple):
@@ -311,6 +330,7 @@ class Score:
         patients: Distinct patients among them.
         chance: What knowing nothing scores on the same items.
         best: What the best choice scores, where the choice is bounded (candidate regions); else None.
+        informed: What guessing scores for who knows which options are never true in the cell; None if there are none.
         unscored: Items without an answer, over all seeds.
         guessed: Answers that were a declared guess, over all seeds.
         seeds: Seeds that were averaged.
@@ -336,6 +356,7 @@ class Score:
     interval: str
     train: int = 0
     best: float | None = None
+    informed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

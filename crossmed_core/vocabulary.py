@@ -111,13 +111,28 @@ def lies_in(inner: str, outer: str) -> bool:
     return False
 
 
+_OTHER_TASKS = frozenset({"segmentation", "detection"})
+
+
+def _same_task(first: str, second: str, *, containment: bool) -> bool:
+    """Whether two tasks are the same: with containment, "classification" holds every task that names a class.
+
+    CrossMed knows two tasks, Med-MAT a dozen kinds of classification: in a benchmark of both, a cell of the one must
+    not pass for zero overlap with the other.
+    """
+    return first == second or (
+        containment and "classification" in (first, second) and not {first, second} & _OTHER_TASKS
+    )
+
+
 def shared_factors(first: MAT, second: MAT, *, containment: bool = True) -> frozenset[str]:
     """Name the factors that two cells share: a subset of {"modality", "anatomy", "task"}.
 
     Args:
         first: One cell.
         second: The other cell.
-        containment: Whether an anatomy inside the other, or an MRI sequence and MRI, count as the same.
+        containment: Whether an anatomy inside the other, an MRI sequence and MRI, or a kind of classification and
+            classification count as the same.
 
     Example:
         >>> sorted(shared_factors(MAT("xray", "chest", "finding"), MAT("ct", "lung", "finding")))
@@ -133,6 +148,6 @@ def shared_factors(first: MAT, second: MAT, *, containment: bool = True) -> froz
     shared = {
         "modality": same_modality,
         "anatomy": same_place,
-        "task": first.task == second.task,
+        "task": _same_task(first.task, second.task, containment=containment),
     }
     return frozenset(name for name, same in shared.items() if same)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from crossmed_core.benchmark import Benchmark
 from crossmed_core.catalog import Catalog
 from crossmed_core.plugins import PluginConfig, PluginManager
-from crossmed_core.pool import THREAD_VARIABLES, become_worker, terminate, worker_died
+from crossmed_core.pool import THREAD_VARIABLES, become_worker, deaf, terminate, worker_died
 from crossmed_core.registry import Registry
 from crossmed_core.runlog import trial_folder
 from crossmed_core.runner import TrialResult, TrialSpec, run_trial
@@ -102,7 +102,8 @@ def _run_in_processes(
         with ProcessPoolExecutor(
             jobs, context, _start_worker, (catalog.plugins.config, catalog.registry, events)
         ) as pool:
-            waiting: set[Future[TrialResult]] = {pool.submit(_work, spec, folder) for spec in specs}
+            with deaf():
+                waiting: set[Future[TrialResult]] = {pool.submit(_work, spec, folder) for spec in specs}
             try:
                 while waiting:
                     ended, waiting = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)

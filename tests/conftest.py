@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +33,21 @@ def _one_thread() -> None:
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(params=["pipe", "link to a pipe", "link to a device"])
+def irregular(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Put in a file's place what must not be opened: a pipe never answers, the device never ends."""
+
+    def replace(path: Path) -> None:
+        path.unlink()
+        if request.param == "link to a device":
+            path.symlink_to("/dev/zero")
+        elif request.param == "link to a pipe":
+            pipe = tmp_path_factory.mktemp("pipe") / "pipe"
+            os.mkfifo(pipe)
+            path.symlink_to(pipe)
+        else:
+            os.mkfifo(path)
+
+    return replace

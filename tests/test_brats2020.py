@@ -8,6 +8,7 @@ import json
 import pickle
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossmed_core.errors import CrossmedError
+from crossmed_core.errors import CrossmedError, DownloadNotFoundError
 from crossmed_core.images import read_image, read_mask
 from crossmed_core.reading import ReadingReport
 from crossmed_core.types import MAT, Counted, Sample, Skipped
@@ -213,6 +214,31 @@ def test_a_missing_sequence_costs_its_own_cell_only(
     assert of(samples, "BraTS20_Training_001", lost)
 
 
+def test_each_missing_sequence_is_told_whatever_is_shown(copy: Path, whole: tuple[list[Sample], ReadingReport]) -> None:
+    case = "BraTS20_Training_002"
+    for sequence in ("t1", "t2", "flair", "t1ce"):
+        (copy / TRAINING / case / f"{case}_{sequence}.nii.gz").unlink()
+    nothing = "no cell shows it as set, so nothing is lost"
+    rows = [one.reason for one in read(copy)[1].skipped if one.where.endswith(case)]
+    assert rows == [
+        "no flair image; it is left out of the region cell",
+        f"no t1 image; {nothing}",
+        "no t1ce image; it is left out of the grade cell",
+        f"no t2 image; {nothing}",
+    ]
+    (copy / TRAINING / case / f"{case}_seg.nii.gz").unlink()
+    samples, report = read(copy, grade_sequence="t2", region_sequence="t2")
+    rows = [one.reason for one in report.skipped if one.where.endswith(case)]
+    assert rows[3] == "no t2 image; it is left out of the grade and the region cell"
+    assert len(rows) == 5 and rows[4].startswith("no segmentation")
+    assert not [one for one in samples if one.patient == case] and of(whole[0], case, GRADE)
+    unlisted = "BraTS20_Training_400"
+    (copy / TRAINING / unlisted / f"{unlisted}_t2.nii.gz").unlink()
+    _, report = read(copy, grade_sequence="t2")
+    (row,) = [one.reason for one in report.skipped if one.where.endswith(unlisted) and "t2" in one.reason]
+    assert row == f"no t2 image; {nothing}", "it has no grade, so the grade cell lost nothing"
+
+
 def test_label_three_is_another_year(whole: tuple[list[Sample], ReadingReport]) -> None:
     samples, report = whole
     assert not [one for one in samples if one.patient == "BraTS20_Training_301"]
@@ -268,6 +294,7 @@ def test_na_stays_text_and_lines_may_end_in_crlf(copy: Path, whole: tuple[list[S
         ("NA,NA,NA,NA,NA,BraTS20_Training_400", "neither HGG nor LGG"),
         ("HGG,NA,NA,NA,NA,BraTS19_Training_7", "not a BraTS 2020 training id"),
         ("HGG", "not a BraTS 2020 training id"),
+        (f"LGG,NA,NA,NA,NA,BraTS20_Training_{'1' * 5000}", "not a BraTS 2020 training id"),
     ],
 )
 def test_bad_rows_are_passed_over(copy: Path, whole: tuple[list[Sample], ReadingReport], row: str, reason: str) -> None:
@@ -276,7 +303,8 @@ def test_bad_rows_are_passed_over(copy: Path, whole: tuple[list[Sample], Reading
     samples, report = read(copy)
     assert [one.id for one in samples] == [one.id for one in whole[0]]
     (found,) = [one for one in report.skipped if reason in one.reason]
-    assert found.where == "name_mapping.csv, line 42"
+    assert found.where == "name_mapping.csv, line 42" and len(found.reason) < 200
+    list(Brats2020().verify(copy))
 
 
 @pytest.mark.parametrize(
@@ -296,6 +324,50 @@ def test_a_mapping_that_cannot_be_used_ends_the_reading(copy: Path, content: byt
     with pytest.raises(CrossmedError, match=message) as caught:
         read(copy)
     assert "name_mapping.csv" in str(caught.value)
+
+
+def test_what_is_no_regular_file_is_not_opened(
+    copy: Path, whole: tuple[list[Sample], ReadingReport], irregular: Callable[[Path], None]
+) -> None:
+    folder = copy / TRAINING
+    for number, kind in ((2, "flair"), (3, "seg")):
+        case = f"BraTS20_Training_{number:03d}"
+        irregular(folder / case / f"{case}_{kind}.nii.gz")
+    samples, report = read(copy)
+    reasons = {one.where.rpartition("/")[2]: one.reason for one in report.skipped}
+    assert reasons["BraTS20_Training_002_flair.nii.gz"] == (
+        "not a regular file; the case is left out of the region cell"
+    )
+    assert reasons["BraTS20_Training_003_seg.nii.gz"] == "not a regular file"
+    lost = ("brats2020-002-region", "brats2020-003")
+    assert [one.id for one in samples] == [one.id for one in whole[0] if not one.id.startswith(lost)]
+    irregular(folder / "survival_info.csv")
+    assert any("not a regular file" in check.found for check in Brats2020().verify(copy))
+    irregular(folder / "name_mapping.csv")
+    with pytest.raises(CrossmedError, match=r"name_mapping\.csv cannot be read: not a regular file"):
+        read(copy)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_affine_without_numbers_costs_its_case_only(
+    copy: Path, whole: tuple[list[Sample], ReadingReport], value: float
+) -> None:
+    for number, kind in ((2, "flair"), (3, "seg")):
+        case = f"BraTS20_Training_{number:03d}"
+        path = copy / TRAINING / case / f"{case}_{kind}.nii.gz"
+        content = bytearray(gzip.decompress(path.read_bytes()))
+        content[280:284] = np.float32(value).tobytes()  # srow_x
+        path.write_bytes(gzip.compress(bytes(content)))
+    colours = np.zeros((8, 8, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    path = copy / TRAINING / "BraTS20_Training_004" / "BraTS20_Training_004_flair.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), path)
+    samples, report = read(copy)
+    reasons = {one.where.rpartition("/")[2]: one.reason for one in report.skipped}
+    assert "its affine" in reasons["BraTS20_Training_002_flair.nii.gz"]
+    assert "its affine holds values that are no numbers" in reasons["BraTS20_Training_003_seg.nii.gz"]
+    assert "no plain numbers" in reasons["BraTS20_Training_004_flair.nii.gz"]
+    lost = ("brats2020-002-region", "brats2020-003", "brats2020-004-region")
+    assert [one.id for one in samples] == [one.id for one in whole[0] if not one.id.startswith(lost)]
 
 
 def test_images_must_lie_on_their_segmentation(copy: Path) -> None:
@@ -368,6 +440,20 @@ def test_a_wrong_root_is_told_in_words(tmp_path: Path) -> None:
         Brats2020().locate(tmp_path)
     with pytest.raises(CrossmedError, match="No such file"):
         Brats2020().locate(tmp_path / "nowhere")
+
+
+def test_not_here_is_another_error_than_broken(copy: Path, tmp_path: Path) -> None:
+    for name in ("photos", "other"):
+        (tmp_path / name).mkdir()
+    for root in (tmp_path / "photos", tmp_path / "nowhere"):
+        with pytest.raises(DownloadNotFoundError):
+            list(Brats2020().verify(root))
+    (tmp_path / "other" / "BraTS2021_00000").mkdir()
+    (copy / TRAINING / "name_mapping.csv").unlink()
+    for root in (tmp_path / "other", copy):
+        with pytest.raises(CrossmedError) as caught:
+            list(Brats2020().verify(root))
+        assert not isinstance(caught.value, DownloadNotFoundError)
 
 
 def test_loops_and_junk_change_nothing_and_nothing_is_written(
@@ -455,9 +541,11 @@ def test_questions_are_wide_and_neutral_ones_give_nothing_away(region: str) -> N
         for text in question.templates:
             filled = text.format(modality="MRI", anatomy="brain")
             assert "MRI" in filled and "brain" in filled and "REGION" not in filled
-        for text in question.neutral:
+        assert bool(question.target) == bool(question.neutral_target) == (question.kind == "mask")
+        for text in (*question.neutral, question.neutral_target):
             words = text.lower()
             assert not any(word in words for word in ("mri", "brain", "glio", "head", "{", "scan"))
+    assert any(Brats2020(region=region).questions()[REGION].target in text for text in question.templates)
     labels = Brats2020().questions()[GRADE]
     assert len(labels.labels) + len(labels.outside) >= 4 and not set(labels.labels) & set(labels.outside)
 

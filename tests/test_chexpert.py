@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.errors import CrossmedError, DownloadNotFoundError, ExitCode
 from crossmed_core.images import pixel_digest, read_image
 from crossmed_core.parts import drawn_part
 from crossmed_core.questions import make_item
@@ -131,6 +131,7 @@ def test_each_layout_gives_the_samples_of_the_manifest(layout: str, downloads: d
         assert path.is_absolute() and path.is_file()
         assert (path.parents[1].name, path.parents[0].name, path.stem) == tuple(image_of(sample).split("-"))
         assert sample.part == ("test" if image["split"] != "train" else drawn_part(sample.patient))
+        assert sample.priority == (sample.part == "test" and image["split"] == "train")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -437,12 +438,12 @@ EDGES = [  # arXiv 1901.07031, Fig. 1, written down a second time
 ]  # fmt: skip
 
 
-def lines_of_descent() -> set[frozenset[str]]:
+def lines_of_descent() -> set[tuple[str, str]]:
     pairs = set(EDGES)
     while True:
         more = pairs | {(a, d) for a, b in pairs for c, d in pairs if b == c}
         if more == pairs:
-            return {frozenset(pair) for pair in pairs}
+            return pairs
         pairs = more
 
 
@@ -451,12 +452,11 @@ def lines_of_descent() -> set[frozenset[str]]:
     st.sampled_from(["ignore", "zeros", "ones", "paper"]),
 )
 def test_possible_findings_against_brute_force(values: dict[str, float], policy: str) -> None:
-    related = lines_of_descent()
+    descent = lines_of_descent()
     truth = apply_policy(values, policy, "zero")
     stated = {one for one in FINDINGS if truth[one] == 1 or values.get(one) == -1}
-    expected = stated | {
-        one for one in FINDINGS if one not in values and any(frozenset((one, other)) in related for other in stated)
-    }
+    expected = stated | {above for above, one in descent if one in stated}
+    expected |= {one for above, one in descent if above in stated and one not in values}
     assert possible(values, policy, "zero") == expected
     unknown = possible(values, policy, "ignore")
     assert expected <= unknown
@@ -485,6 +485,23 @@ def test_distractors_by_hand(small: Download) -> None:
     assert found.one("patient00001-study1-view1_frontal-no-finding").excluded == ()
     devices = read(small.root, labels="all").one("patient00001-study1-view1_frontal-no-finding")
     assert devices.excluded == ("support devices",)
+
+
+def test_what_a_finding_is_a_kind_of_is_no_distractor_though_the_table_denies_it(copied: Path) -> None:
+    table = copied / SMALL / "train.csv"
+    row = "Unknown,0,Frontal,LL"
+    edit(table, row + "," * 14, row + ",,,,0.0,,1.0" + "," * 8)  # edema beside "no opacity"
+    assert read(copied).one("patient00003").excluded == ("lung opacity",)
+    edit(table, row + ",,,,0.0,,1.0" + "," * 8, row + ",,,,0.0,0.0,,0.0,-1.0,,,,,1.0,")  # pneumonia perhaps
+    assert read(copied).one("patient00003").excluded == ("lung opacity", "consolidation", "pneumonia")
+    edit(table, row + ",,,,0.0,0.0,,0.0,-1.0,,,,,1.0,", row + ",,,,1.0,0.0,,0.0,,,,,,,")  # a 0 below is believed
+    assert read(copied).one("patient00003").excluded == ("edema", "pneumonia", "atelectasis")
+
+
+def test_no_question_asks_what_a_report_mentions() -> None:
+    """What it mentions as absent is mentioned too, and the official sets were labelled without one."""
+    (question,) = CheXpert().questions().values()
+    assert not re.search("report|mention", " ".join((*question.templates, *question.neutral)), re.IGNORECASE)
 
 
 def test_uncertain_findings_are_no_distractors_even_as_zeros(small: Download) -> None:
@@ -540,6 +557,15 @@ def test_parts(small: Download) -> None:
         assert parts["official"][patient] == ("train" if patient in held_out else parts["held-out"][patient])
 
 
+def test_official_patients_are_tested_before_those_held_out(small: Download) -> None:
+    official = {one for split in ("valid", "test") for one in small.manifest["patients"][split]}
+    for test in ("held-out", "official"):
+        found = read(small.root, test=test).samples
+        assert {one.priority for one in found if one.patient in official or one.part != "test"} == {0}
+        held_out = {one.priority for one in found if one.part == "test" and one.patient not in official}
+        assert held_out == ({1} if test == "held-out" else set())
+
+
 def test_nine_of_ten_official_patients_train() -> None:
     dataset = CheXpert(test="official")
     drawn = Counter(dataset._drawn(f"patient{number:05d}") for number in range(1, 20001))
@@ -555,7 +581,8 @@ def test_a_patient_of_the_official_sets_never_trains(copied: Path) -> None:
         table.write(
             f"CheXpert-v1.0/valid/{trained.patient}/study9/view1_frontal.jpg," + rows[1].partition(",")[2] + "\n"
         )
-    assert {one.part for one in read(copied).samples if one.patient == trained.patient} == {"test"}
+    found = [one for one in read(copied).samples if one.patient == trained.patient]
+    assert {(one.part, one.priority) for one in found} == {("test", 0)}
 
 
 # Paths
@@ -672,6 +699,19 @@ def test_folders_of_other_datasets_are_not_claimed(name: str, header: str, tmp_p
         assert text in caught.value.message
 
 
+def test_not_here_is_another_error_than_broken(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for root in (tmp_path / "photos", tmp_path / "nowhere"):
+        with pytest.raises(DownloadNotFoundError):
+            list(CheXpert().verify(root))
+    for table in (copied / SMALL).rglob("*.csv"):
+        table.write_bytes(b"\xff\xff")
+    assert "differs" in {check.verdict for check in CheXpert().verify(copied)}
+    with pytest.raises(CrossmedError) as caught:
+        read(copied)
+    assert not isinstance(caught.value, DownloadNotFoundError)
+
+
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(CrossmedError, match="No such file"):
         read(tmp_path / "nowhere")
@@ -784,7 +824,7 @@ def test_no_readable_table_ends_the_reading(copied: Path) -> None:
     for table in (copied / SMALL).rglob("*.csv"):
         table.unlink()
         table.mkdir()
-    with pytest.raises(CrossmedError, match="directory"):
+    with pytest.raises(CrossmedError, match="not a regular file"):
         read(copied)
 
 
@@ -795,7 +835,79 @@ def test_a_table_cut_off_within_a_character_keeps_its_rows(copied: Path) -> None
     table.write_bytes(table.read_bytes() + filler * 400 + b"\xc3")
     found = read(copied)
     assert set(found.ids) == whole
-    assert any("cannot be read beyond line" in reason for reason in found.reasons("train.csv"))
+    last = table.read_bytes().count(b"\n") + 1
+    assert found.reasons(f"train.csv line {last}") == ["holds bytes that are not UTF-8 text; download it again"]
+
+
+def test_what_is_no_regular_file_is_not_opened(copied: Path, irregular: Callable[[Path], None]) -> None:
+    official = {one for one in read(copied).ids if "patient64" in one}
+    irregular(copied / SMALL / "train.csv")
+    found = read(copied)
+    assert found.reasons("train.csv") == ["cannot be read beyond line 0: not a regular file; download it again"]
+    assert set(found.ids) == official
+    assert any("not a regular file" in check.found for check in CheXpert().verify(copied))
+    for table in [one for one in (copied / SMALL).rglob("*.csv") if one.is_file()]:
+        irregular(table)
+    with pytest.raises(CrossmedError, match="not a regular file"):
+        read(copied)
+
+
+def test_an_irregular_table_is_no_sign_of_a_download(tmp_path: Path, irregular: Callable[[Path], None]) -> None:
+    (tmp_path / "train.csv").touch()
+    irregular(tmp_path / "train.csv")
+    with pytest.raises(DownloadNotFoundError):
+        read(tmp_path)
+
+
+def test_irregular_labels_of_plus_are_not_opened(plus: Path, irregular: Callable[[Path], None]) -> None:
+    for name in ("report_fixed.json", "impression_fixed.json", "findings_fixed.json"):
+        if (plus / "chexbert_labels" / name).exists():
+            irregular(plus / "chexbert_labels" / name)
+    assert any("has no labels" in one.reason for one in read(plus).skipped)
+
+
+ROW = f"{SMALL}/train/patient00001/study2/view1_frontal.jpg,Male,50,Frontal,AP,{'1.0' + ',' * 13}"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (ROW.replace("Male", "M\udcff"), "holds bytes that are not UTF-8 text"),
+        (ROW.replace("train/", "train\udcff/"), "holds bytes that are not UTF-8 text"),
+        (ROW.replace("Male", "x" * 140_000), "field larger than field limit"),
+        (ROW.replace("Male", '"Male'), "quotation mark that is not closed"),
+        (ROW.replace("study2", "study" + "2" * 5000), "is not like"),
+        (ROW.replace("view1", "view" + "1" * 5000), "is not like"),
+        (ROW.replace("1.0", "1" * 5000), "is none of 1, 0, -1 and blank"),
+    ],
+    ids=["byte", "byte in the path", "long field", "open quotation", "study", "view", "label"],
+)
+@pytest.mark.parametrize("place", [1, 7, -2])
+@pytest.mark.parametrize("more", [0, 2000], ids=["short table", "more behind it than a field may hold"])
+def test_a_bad_row_costs_nothing_but_itself(row: str, reason: str, place: int, more: int, copied: Path) -> None:
+    table = copied / SMALL / "train.csv"
+    good = read(copied)
+    lines = table.read_text().splitlines()
+    place %= len(lines) + 1
+    lines.insert(place, row)
+    table.write_bytes("\n".join([*lines, *lines[-1:] * more, ""]).encode(errors="surrogateescape"))
+    found = read(copied)
+    assert found.ids == good.ids and found.counts["rows resolved"] == good.counts["rows resolved"]
+    (told,) = found.reasons(f"{SMALL}/train.csv line {place + 1}")
+    assert reason in told and len(told) < 500
+    told.encode()  # a report can hold it
+    assert len(found.skipped) == len(good.skipped) + 1
+    assert any(reason in check.found for check in CheXpert().verify(copied))
+
+
+def test_plus_goes_on_behind_a_bad_byte(plus: Path) -> None:
+    file = plus / "chexbert_labels" / "report_fixed.json"
+    good = read(plus)
+    file.write_bytes(b'{"path_to_image": "\xff"}\n' + b"[" * 100_000 + b"\n" + file.read_bytes())
+    found = read(plus)
+    assert found.ids == good.ids
+    assert "not UTF-8 text" in found.reasons("report_fixed.json line 1")[0]
+    assert "RecursionError" in found.reasons("report_fixed.json line 2")[0]
 
 
 def test_rows_that_repeat_with_other_labels_are_told(copied: Path) -> None:
@@ -1014,3 +1126,9 @@ def test_pixels_differ_and_carry_a_hint(small: Download) -> None:
         for truth, pixels in single["test"]
     )
     assert right / len(single["test"]) > 0.35  # one of 13 by chance; several labels of an image are true
+
+
+def test_specific_labels_leave_out_what_is_above_others() -> None:
+    (question,) = CheXpert(labels="specific").questions().values()
+    (all_findings,) = CheXpert(labels="findings").questions().values()
+    assert set(all_findings.labels) - set(question.labels) == {"lung opacity", "enlarged cardiomediastinum"}

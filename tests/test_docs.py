@@ -161,3 +161,28 @@ def test_the_one_file_plugin_of_the_guide_works(in_tmp: Path, capsys: pytest.Cap
     assert 0.25 <= scores["top-probability"] <= 1
     assert run(["score", "r"]) == 0, "without the plugin"
     assert "top-probability" in (in_tmp / "r" / "scores.jsonl").read_text(), "its scores are kept"
+
+
+def test_the_dataset_of_the_guide_works(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+    import sys
+
+    from crossmed_cli.main import run
+    from crossmed_core.testing import checks_for
+
+    guide = (ROOT / "docs" / "plugins.md").read_text()
+    (source,) = re.findall(r"```python\n# my_images\.py.*?\n(.*?)```", guide, re.DOTALL)
+    (in_tmp / "my_images.py").write_text(source)
+    sys.path.insert(0, str(in_tmp))
+    try:
+        module = importlib.import_module("my_images")
+        for check in checks_for(module):
+            if "import_is_light" not in check.name:  # asks another process, which does not know this folder
+                check()
+        (in_tmp / "IMAGES").mkdir()
+        module.MyImages().write_fixture(in_tmp / "IMAGES")
+    finally:
+        sys.path.remove(str(in_tmp))
+    command = ["build", "--plugin", "my_images.py", "--dataset", "my-images", "--data", "IMAGES", "--recipe", "mini"]
+    assert run([*command, "--out", "bench", "--jobs", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 32

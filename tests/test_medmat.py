@@ -10,7 +10,7 @@ import pickle
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.errors import CrossmedError, DownloadNotFoundError, ExitCode
 from crossmed_core.images import pixel_digest, read_image
 from crossmed_core.parts import part_of
 from crossmed_core.questions import Asking, make_item, wording
-from crossmed_core.types import Counted, Sample, Skipped
+from crossmed_core.reading import samples_of
+from crossmed_core.types import Counted, Sample, Skipped, person
 from crossmed_core.vocabulary import ANATOMIES, MODALITIES, canonical
+from crossmed_plugins.chexpert.dataset import CheXpert
 from crossmed_plugins.medmat import tables
 from crossmed_plugins.medmat.dataset import JsonFile, MedMat
 from crossmed_plugins.medmat.entry import Entry, Refused, read_entry, read_options
@@ -120,7 +122,7 @@ def test_samples_are_those_of_the_manifest(forged: Path, form: str) -> None:
             known["label"],
         )
         assert sample.patient == known["patient"]
-        assert (sample.part, sample.excluded, sample.mask) == (None, (), None)
+        assert (sample.part, sample.excluded, sample.mask) == (known["part"], (), None)
         for key in ("file", "data_no", "multi_label", "true_in_distractors", "patient_known"):
             assert sample.source[key] == known[key], (name, key)
         assert all(isinstance(value, str | int | float | None) for value in sample.source.values())
@@ -357,6 +359,7 @@ def test_what_a_person_would_read_alike_is_read_alike(changed: dict[str, Any]) -
         ({"image": r"med-mat\..\..\a.jpg"}, "malformed rows", "outside"),
         ({"image": "med-mat/\0.jpg"}, "malformed rows", "outside"),
         ({"image": "med-mat/\ud800.jpg"}, "malformed rows", "'image'"),
+        ({"caption": "Cyst \ud800"}, "malformed rows", "'caption'"),
         ({"image": ["a.jpg"]}, "malformed rows", "'image'"),
         ({"Question": "  "}, "malformed rows", "'Question'"),
         ({"Question-choice": "Q?\nA: Stone\nC: Cyst"}, "malformed rows", "AC"),
@@ -481,6 +484,15 @@ def test_a_broken_file_costs_its_own_items_only(mini: Path, content: bytes | Non
     assert word in row.reason
 
 
+def test_what_is_no_regular_file_is_not_opened(mini: Path, irregular: Callable[[Path], None]) -> None:
+    irregular(mini / "Aggregated_Subsets" / "Subset--02-train.json")
+    samples, skipped, _ = read(mini)
+    assert samples.keys() == {name for name in manifest(mini)["subsets"]["samples"] if "-s02-" not in name}
+    (row,) = [one for one in skipped if "Subset--02" in one.where]
+    assert row.reason == "cannot be read: not a regular file"
+    assert any(check.verdict == "differs" for check in MedMat().verify(mini))
+
+
 def test_items_of_another_cell_are_refused(tmp_path: Path) -> None:
     brain = {"data-no": "44", "image": "med-mat/brain/a.png"}
     root = download(
@@ -529,6 +541,27 @@ def test_two_studies_of_a_chexpert_patient_stay_together(forged: Path) -> None:
         else:
             assert sample.source["patient_known"] is False and sample.image.path.endswith(sample.patient)
     assert {"study1", "study2"} in patients.values()
+    assert all(re.fullmatch(r"chexpert:patient\d{5}", patient) for patient in patients)
+
+
+def test_chexpert_patients_are_those_of_the_reader_of_chexpert(tmp_path: Path) -> None:
+    """The same people, in the same parts: else one reader trains on whom the other tests."""
+    (tmp_path / "chexpert").mkdir()
+    CheXpert().write_fixture(tmp_path / "chexpert")
+    there = {person("chexpert", one.patient): one.part for one in samples_of(CheXpert(), tmp_path / "chexpert")}
+    names = sorted(patient.partition(":")[2] for patient in there)
+    folder = {name: "train" if int(name[7:]) <= 64540 else "valid" for name in names}
+    image = "med-mat/CheXpert-v1.0-small/{}/{}/study1/view1_frontal.jpg"
+    items = [
+        item(number, image=image.format(folder[name], name), **{"data-no": "77"}) for number, name in enumerate(names)
+    ]
+    other = item(len(items), image="med-mat/NIH/patient00001/study1/a.jpg", **{"data-no": "80"})
+    root = download(tmp_path / "medmat", {"Aggregated_Subsets/Subset--31-train.json": [*items, other]})
+    samples, _, _ = read(root)
+    here = {person("medmat", one.patient): one.part for one in samples.values() if one.source["data_no"] == 77}
+    assert here == there and set(there.values()) == {"train", "val", "test"}
+    (stranger,) = [one for one in samples.values() if one.source["data_no"] == 80]
+    assert stranger.patient == other["image"] and stranger.part is None, "another source's patient00001 is another"
 
 
 # -- where it lies -------------------------------------------------------------------------------------------
@@ -602,6 +635,17 @@ def test_a_wrong_root_says_what_was_looked_for_and_found(tmp_path: Path) -> None
         assert "Aggregated_Subsets/ with Subset--NN-train.json" in text
         assert "Original_Medical_Datasets/ with ori--NN-train.json" in text
         assert "holiday.jpg" in text and caught.value.exit_code == ExitCode.ENVIRONMENT
+
+
+def test_not_here_is_another_error_than_broken(mini: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for root in (tmp_path / "photos", tmp_path / "nowhere"):
+        with pytest.raises(DownloadNotFoundError):
+            list(MedMat().verify(root))
+    shutil.rmtree(mini / "Aggregated_Subsets")
+    with pytest.raises(CrossmedError) as caught:
+        list(MedMat(files="subsets").verify(mini))
+    assert not isinstance(caught.value, DownloadNotFoundError)
 
 
 def test_without_any_image_everything_is_reported(mini: Path) -> None:

@@ -10,6 +10,7 @@ import re
 import shutil
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossmed_core.errors import CrossmedError
+from crossmed_core.errors import CrossmedError, DownloadNotFoundError
 from crossmed_core.images import read_image, read_mask
 from crossmed_core.reading import ReadingReport
 from crossmed_core.types import MAT, Sample
@@ -91,6 +92,8 @@ def test_it_finds_what_the_fixture_holds(made: Path, manifest: dict[str, Any]) -
         found = of(samples, study)
         assert [one.source["slice"] for one in found] == manifest["middle"]
         assert {one.label for one in found} == {known["label"]}
+        (category,) = {str(one.source["category"]) for one in found}
+        assert known["label"].startswith(f"grade {category.removeprefix('CT-')}:")
         assert [one.id for one in found] == [f"mosmed-{study[6:]}-z{z:03d}" for z in manifest["middle"]]
     assert sum(path.stat().st_size for path in made.rglob("*") if path.is_file()) < 2e6
 
@@ -268,6 +271,9 @@ def test_columns_are_found_by_name_and_sizes_are_not_believed(copy: Path, whole:
         ("16,CT-0,/studies/CT-0/notes.txt,", "names no study"),
         ("16,CT-0,/studies/CT-0/study_0017.nii.gz,", "name different studies"),
         ("16", "names no study"),
+        (f"{'1' * 5000},CT-0,/studies/CT-0/study_0016.nii.gz,", "name different studies"),
+        (f"16,CT-0,/studies/CT-0/study_{'1' * 5000}.nii.gz,", "names no study"),
+        (f"16,{'CT-0' * 2000},/studies/CT-0/study_0016.nii.gz,", "none of CT-0, CT-1"),
     ],
 )
 def test_bad_rows_are_passed_over(copy: Path, whole: Read, row: str, reason: str) -> None:
@@ -277,7 +283,77 @@ def test_bad_rows_are_passed_over(copy: Path, whole: Read, row: str, reason: str
     samples, report = read(copy, segmentation=True)
     assert facts(samples) == facts(whole[0])
     (found,) = [one for one in report.skipped if reason in one.reason]
-    assert found.where == "dataset_registry.csv, row 81"
+    assert found.where == "dataset_registry.csv, row 81" and len(found.reason) < 300
+    rows = {check.what: check.found for check in MosMedData().verify(copy)}["rows of the registry"]
+    assert rows == "79", "verify passes over the row too"
+
+
+@pytest.mark.parametrize("column", [2, 3])
+def test_a_path_that_is_too_long_leads_nowhere(copy: Path, whole: Read, column: int) -> None:
+    (copy / "COVID19_1110" / "dataset_registry.xlsx").unlink()
+    table = copy / "COVID19_1110" / "dataset_registry.csv"
+    text = table.read_text()
+    (line,) = [one for one in text.splitlines() if "study_0260.nii.gz" in one]
+    cells = line.split(",")
+    cells[column] = f"/{'x' * 5000}{cells[column]}"
+    table.write_text(text.replace(line, ",".join(cells)))
+    samples, report = read(copy, segmentation=True)
+    lost = [one for one in whole[0] if one.patient == "study_0260" and (column == 2 or one.mat == REGION)]
+    assert lost and facts(samples) == facts([one for one in whole[0] if one not in lost])
+    (found,) = [one for one in report.skipped if "xxx" in one.reason]
+    assert "is not there" in found.reason and len(found.reason) < 400
+    list(MosMedData().verify(copy))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("corner", [(0, 0), (2, 3)])
+def test_an_affine_without_numbers_costs_its_study_only(
+    copy: Path, whole: Read, value: float, corner: tuple[int, int]
+) -> None:
+    def spoil(path: Path) -> None:
+        """Write the number into the header: nibabel would not save it."""
+        content = bytearray(gzip.decompress(path.read_bytes()))
+        place = 280 + 16 * corner[0] + 4 * corner[1]  # srow_x, srow_y, srow_z
+        content[place : place + 4] = np.float32(value).tobytes()
+        path.write_bytes(gzip.compress(bytes(content)))
+
+    study, mask = "studies/CT-1/study_0260.nii.gz", "masks/study_0261_mask.nii.gz"
+    for name in (study, mask):
+        spoil(copy / "COVID19_1110" / name)
+    samples, report = read(copy, segmentation=True)
+    lost = ("mosmed-0260", "mosmed-0261-region")
+    assert facts(samples) == facts([one for one in whole[0] if not one.id.startswith(lost)])
+    reasons = {one.where.partition("/")[2]: one.reason for one in report.skipped}
+    assert "its affine holds values that are no numbers" in reasons[study]
+    assert "its affine holds values that are no numbers; the study is left out" in reasons[mask]
+
+
+def test_a_volume_of_colours_costs_its_study_only(copy: Path, whole: Read) -> None:
+    colours = np.zeros((8, 8, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    path = copy / "COVID19_1110/studies/CT-1/study_0260.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), path)
+    samples, report = read(copy, segmentation=True)
+    assert facts(samples) == facts([one for one in whole[0] if one.patient != "study_0260"])
+    assert any(one.where.endswith(path.name) and "no plain numbers" in one.reason for one in report.skipped)
+
+
+def test_what_is_no_regular_file_is_not_opened(copy: Path, whole: Read, irregular: Callable[[Path], None]) -> None:
+    base = copy / "COVID19_1110"
+    irregular(base / "studies/CT-1/study_0260.nii.gz")
+    irregular(base / "masks/study_0255_mask.nii.gz")
+    irregular(base / "dataset_registry.xlsx")
+    samples, report = read(copy, segmentation=True)
+    lost = ("mosmed-0260", "mosmed-0255-region")
+    assert facts(samples) == facts([one for one in whole[0] if not one.id.startswith(lost)])
+    for name in ("study_0260.nii.gz", "study_0255_mask.nii.gz"):
+        assert any(f"{name} is not there" in one.reason for one in report.skipped)
+    (row,) = [one for one in report.skipped if one.where == "dataset_registry.xlsx"]
+    assert "cannot be read (not a regular file); dataset_registry.csv is read" in row.reason
+    found = {check.what: check.found for check in MosMedData().verify(copy)}
+    assert found["SHA-256 of the mask of study_0255"] == "cannot be read: not a regular file"
+    irregular(base / "dataset_registry.csv")
+    with pytest.raises(CrossmedError, match=r"dataset_registry\.csv cannot be read \(not a regular file"):
+        read(copy)
 
 
 def test_paths_cannot_leave_the_download(copy: Path) -> None:
@@ -360,6 +436,9 @@ def test_bad_options_are_refused(option: str, value: Any, words: str) -> None:
     assert option in str(caught.value) and repr(value) in str(caught.value)
 
 
+TELLING = ("CT", "lung", "chest", "pneumo", "ground-glass", "{", "covid")
+
+
 def test_questions_are_wide_and_neutral_ones_give_nothing_away() -> None:
     questions = MosMedData(segmentation=True).questions()
     for question in questions.values():
@@ -368,8 +447,16 @@ def test_questions_are_wide_and_neutral_ones_give_nothing_away() -> None:
             filled = text.format(modality="CT", anatomy="lung")
             assert "CT" in filled and "lung" in filled
         for text in question.neutral:
-            assert not any(word in text for word in ("CT", "lung", "chest", "pneumo", "ground-glass", "{", "covid"))
-    lengths = [len(label) for label in questions[SEVERITY].labels]
+            assert not any(word in text for word in TELLING)
+        assert bool(question.target) == bool(question.neutral_target) == (question.kind == "mask")
+        assert not any(word in question.neutral_target for word in TELLING)
+    severity = questions[SEVERITY]
+    assert all("study" in text for text in (*severity.templates, *severity.neutral)), "no slice has a grade of its own"
+    assert not any(word in label for word in TELLING for label in severity.labels), (
+        "options are shown under neutral prompts"
+    )
+    assert [label[:7] for label in severity.labels] == [f"grade {number}" for number in range(5)]
+    lengths = [len(label) for label in severity.labels]
     assert len(lengths) == 5 and max(lengths) - min(lengths) <= 1, "length must not give the answer away"
 
 
@@ -380,6 +467,18 @@ def test_a_wrong_root_is_told_in_words(tmp_path: Path) -> None:
         MosMedData().locate(tmp_path)
     with pytest.raises(CrossmedError, match="No such file"):
         MosMedData().locate(tmp_path / "nowhere")
+
+
+def test_not_here_is_another_error_than_broken(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "studies").mkdir(parents=True)
+    for root in (tmp_path / "photos", tmp_path / "nowhere"):
+        with pytest.raises(DownloadNotFoundError):
+            list(MosMedData().verify(root))
+    for suffix in ("xlsx", "csv"):
+        (copy / "COVID19_1110" / f"dataset_registry.{suffix}").write_bytes(b"")
+    with pytest.raises(CrossmedError) as caught:
+        list(MosMedData().verify(copy))
+    assert not isinstance(caught.value, DownloadNotFoundError)
 
 
 def test_loops_and_junk_change_nothing_and_nothing_is_written(copy: Path, whole: Read) -> None:

@@ -39,6 +39,12 @@ def test_it_has_96_cells_and_labels_in_equal_numbers() -> None:
             assert len(set(labels.values())) == 1, "a label is more frequent than another"
 
 
+def test_what_is_outlined_has_a_name() -> None:
+    for mat, question in Phantom().questions().items():
+        expected = ("the lesion", "the abnormal area") if mat.task == "segmentation" else ("", "")
+        assert (question.target, question.neutral_target) == expected
+
+
 @pytest.mark.parametrize("task", ["finding", "grade", "location"])
 @pytest.mark.parametrize("model", [Majority, QuestionOnly])
 def test_text_and_majority_are_at_chance(model: type[Majority], task: str) -> None:

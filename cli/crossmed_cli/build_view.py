@@ -112,7 +112,8 @@ def print_card(result: BuildResult) -> None:
         _print_report(name, one)
     out.print()
     out.print(f"SHA-256 {card['sha256']}; all of it in {result.folder / 'card.json'}", style="dim", soft_wrap=True)
-    out.print(f"Next: crossmed run --model resnet18 --split zero-overlap --data {result.folder}", soft_wrap=True)
+    split = "zero-overlap" if len(card["cells"]) > 3 else "in-domain"
+    out.print(f"Next: crossmed run --model resnet18 --split {split} --data {result.folder}", soft_wrap=True)
 
 
 def _cell_row(cell: str, facts: dict[str, Any]) -> list[Any]:
@@ -141,7 +142,10 @@ def _print_report(name: str, source: dict[str, Any]) -> None:
     out.print()
     out.print(f"{name}: {counted or 'nothing counted'}", style="bold", soft_wrap=True, markup=False)
     for one in source["skipped"][:SHOWN]:
-        out.print(f"  skipped {one['where']}: {one['reason']}", style="yellow", soft_wrap=True, markup=False)
+        text = f"  skipped {one['where']}: {one['reason']}"
+        # Names of files may hold line breaks and control characters.
+        text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+        out.print(text, style="yellow", soft_wrap=True, markup=False)
     more = Counter(one["reason"] for one in source["skipped"][SHOWN:]).total()
     if more:
         out.print(f"  and {more} more skipped, all in card.json", style="yellow")

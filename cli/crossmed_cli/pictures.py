@@ -34,7 +34,7 @@ def outlined(item: Item, side: int) -> Image.Image:
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     # Nearest when enlarging: the pixels are shown as they are.
     image = image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BILINEAR)
-    if item.mask is not None and not item.image.marks:  # marks are the picture as a model sees it
+    if item.mask is not None and item.kind == "mask":  # a choice is shown as a model sees it
         mask = Image.fromarray(read_mask(item.mask)).resize(size, Image.Resampling.NEAREST)
         region = np.asarray(mask, dtype=bool)
         edge: NDArray[np.bool_] = region & ~binary_erosion(region)

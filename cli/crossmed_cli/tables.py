@@ -106,6 +106,12 @@ def _print_notes(run: Mapping[str, Any], rows: Sequence[Score], results: Sequenc
         )
     if any(one.metric == "ciou" and one.best is None for one in rows):
         notes.append("Chance for masks: the better score of marking every pixel and of marking none.")
+    informed = sorted({(one.target, one.informed) for one in rows if one.informed is not None})
+    for target, value in informed:
+        notes.append(
+            f"{target}: some options are never true in this cell; who knows its labels guesses {number(value)}, "
+            "who does not, chance."
+        )
     failed = [one for one in results if one.status != "finished"]
     notes += [f"Failed: {one.spec.id}: {one.message}" for one in failed]
     if notes:

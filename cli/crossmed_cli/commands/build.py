@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +15,11 @@ from crossmed_cli.build_view import BuildView, card_json, print_card, warn_of_pr
 from crossmed_cli.console import err, print_json
 from crossmed_cli.options import catalog_options, cores, json_option, many, option, pairs
 from crossmed_core.build import build
-from crossmed_core.build_recipe import DEFAULT_BUILD, read_build_recipe
+from crossmed_core.build_recipe import read_build_recipe
 from crossmed_core.build_sources import BuildRequest
 from crossmed_core.catalog import Catalog
 from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.recipe import DEFAULT_BUILD
 
 
 @click.command("build")
@@ -76,7 +78,7 @@ def command(
     """  # noqa: D301  (\b is click's mark for lines that it must not wrap)
     request = BuildRequest(
         roots=data,
-        out=out.resolve(),
+        out=Path(os.path.abspath(out)),  # noqa: PTH100  (resolve raises on a link to itself)
         recipe=read_build_recipe(recipe),
         datasets=many(dataset),
         options=dataset_options(dataset_option),

@@ -37,7 +37,7 @@ def command(name: str | None, catalog: Catalog, as_json: bool) -> int:
             out.print("Expected files:", style="bold")
             out.print(row["tree"], markup=False)
         out.print()
-        ready = "Nothing to build: crossmed run" if row["generated"] else f"crossmed verify DIR --dataset {name}"
+        ready = "crossmed run" if row["generated"] else f"crossmed build --dataset {name} --data DIR --out BENCH"
         out.print(f"Next: {ready}", style="dim")
     return 0
 

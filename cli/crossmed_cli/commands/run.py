@@ -23,7 +23,16 @@ from crossmed_core.built import is_built
 from crossmed_core.catalog import Catalog
 from crossmed_core.devices import resolve_device
 from crossmed_core.errors import CrossmedError, ExitCode
-from crossmed_core.recipe import DEFAULT_SPLITS, DEFAULT_TRAIN_SIZE, Block, Study, read_recipe, recipe_path
+from crossmed_core.recipe import (
+    DEFAULT_BUILD,
+    DEFAULT_DATASET,
+    DEFAULT_SPLITS,
+    DEFAULT_TRAIN_SIZE,
+    Block,
+    Study,
+    read_recipe,
+    recipe_path,
+)
 from crossmed_core.run import (
     close_run,
     header,
@@ -39,8 +48,6 @@ from crossmed_core.study import PlannedTrial, plan
 from crossmed_core.workers import run_study
 
 DEMO = "demo"
-DEFAULT_DATASET = Study.__dataclass_fields__["dataset"].default
-DEFAULT_BUILD = "crossmed-20200"
 
 
 @click.command("run")

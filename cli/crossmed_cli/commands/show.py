@@ -41,10 +41,18 @@ def _print_facts(facts: dict[str, Any]) -> None:
     print_table(["", ""], [[key, _text(value)] for key, value in facts.items()])
 
 
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """Bring nested facts to one level, the inner names alone, leaving out what is not set."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat.update(_flat(value) if isinstance(value, dict) else {name: value})
+    return {name: value for name, value in flat.items() if value is not None}
+
+
 def _text(value: Any) -> Any:
     if isinstance(value, dict):
         return "\n".join(f"{key} = {inner}" for key, inner in value.items())
-    return "\n".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 @command.command("item")
@@ -71,6 +79,8 @@ def show_item(
     """Show the question, options, answer and image of one item, e.g. phantom0-t2-brain-finding-test-00000."""
     benchmark = _benchmark(catalog, dataset, data, dataset_option)
     item = benchmark.items([item_id], ("option",) if choice else EITHER)[0]
+    if choice and item.kind != "option":
+        raise CrossmedError(f"Item {item_id!r} cannot be asked as a choice: it carries no candidate regions.")
     benchmark.materialise([item_id])
     if picture is not None:
         from crossmed_cli.pictures import save_item
@@ -88,13 +98,14 @@ def show_item(
         "patient": item.patient,
         "image": item.image.path,
     }
-    _print_facts({**facts, **({"made of": provenance} if provenance else {})})
+    _print_facts({**facts, **_flat(provenance or {})})
     out.print()
     out.print(item.question, style="bold", markup=False)
     for index, text in enumerate(item.options):
         out.print(f"{LETTERS[index]}. {text}" + ("   ← answer" if index == item.answer else ""), markup=False)
-    if item.mask is not None:
-        out.print(f"Answer: the region in {item.mask.path or 'the item itself'}", markup=False, soft_wrap=True)
+    if item.kind == "mask" and item.mask is not None:
+        where = item.mask.path or "the item's own run lengths (--json; --picture draws it)"
+        out.print(f"Answer: the region in {where}", markup=False, soft_wrap=True)
     if picture is not None:
         out.print(f"Written: {picture}")
     return 0
@@ -204,7 +215,9 @@ def show_dataset(
     sheet: Path | None,
     as_json: bool,
 ) -> int:
-    """Show a dataset: licence, access, options, cells; --sheet FILE.png draws a contact sheet of it."""
+    """Show a dataset, or with --data a built benchmark: licence, options, cells; --sheet draws a contact sheet."""
+    if data is not None:
+        return _show_built(catalog, data, dataset_option, sheet, as_json=as_json)
     record = catalog.dataset_record(name)
     entry = catalog.registry.datasets.get(name)
     facts: dict[str, Any] = {
@@ -216,8 +229,8 @@ def show_dataset(
         "synthetic": record.synthetic,
         "default targets": list(record.default_targets),
     }
-    if record.generated or data is not None:
-        benchmark = _benchmark(catalog, name, data, dataset_option)
+    if record.generated:
+        benchmark = _benchmark(catalog, name, None, dataset_option)
         facts["options (--dataset-option)"] = benchmark.options
         facts["cells"] = len(benchmark.questions)
         facts["items"] = {part: sum(key.part == part for key in benchmark.keys.values()) for part in PARTS}
@@ -231,6 +244,30 @@ def show_dataset(
         raise CrossmedError(
             f"A contact sheet of {name!r} needs its images.", hint="Say where they lie with --data DIR."
         )
+    if as_json:
+        print_json(facts)
+    else:
+        _print_facts(facts)
+    return 0
+
+
+def _show_built(
+    catalog: Catalog, data: Path, dataset_option: tuple[str, ...], sheet: Path | None, *, as_json: bool
+) -> int:
+    benchmark = _benchmark(catalog, "", data, dataset_option)
+    card = benchmark.card()
+    facts: dict[str, Any] = {"benchmark": benchmark.name, "about": card.get("about")}
+    for name, source in card["sources"].items():
+        facts[name] = f"{source['items']} items of {source['patients']} patients; {source['licence']}"
+    facts["options (--dataset-option)"] = benchmark.options
+    facts["cells"] = len(benchmark.questions)
+    facts["items"] = {part: sum(key.part == part for key in benchmark.keys.values()) for part in PARTS}
+    facts["digest"] = benchmark.digest
+    if sheet is not None:
+        from crossmed_cli.pictures import save_sheet
+
+        save_sheet(benchmark, sheet)
+        facts["sheet"] = str(sheet)
     if as_json:
         print_json(facts)
     else:

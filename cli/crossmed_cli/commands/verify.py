@@ -11,10 +11,11 @@ from rich.text import Text
 
 from crossmed_cli.console import err, out, print_json, print_table
 from crossmed_cli.options import catalog_options, json_option, many, option
+from crossmed_core.build_sources import refuse_unfinished
 from crossmed_core.built import BuiltBenchmark, is_built
 from crossmed_core.catalog import Catalog
 from crossmed_core.contracts import Check, KnowsItsDownload
-from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.errors import CrossmedError, DownloadNotFoundError, ExitCode
 
 _STYLES = {"ok": "green", "differs": "red", "hint": "yellow"}
 _COLUMNS = ("what", "found", "expected", "verdict")
@@ -33,6 +34,7 @@ def command(folder: Path, dataset: tuple[str, ...], catalog: Catalog, as_json: b
     """
     if not folder.is_dir():
         raise CrossmedError(f"{folder} is not a folder.", exit_code=ExitCode.ENVIRONMENT)
+    refuse_unfinished(folder)
     if is_built(folder):
         benchmark = BuiltBenchmark(folder.resolve(), {})
         found: dict[str, Sequence[Check]] = {benchmark.name: list(benchmark.verify())}
@@ -61,12 +63,16 @@ def _of_downloads(root: Path, names: Sequence[str], catalog: Catalog) -> dict[st
         try:
             reader, _ = catalog.dataset(name, {})
             if not isinstance(reader, KnowsItsDownload):
-                raise CrossmedError(f"Nothing is known of the download of {name!r}.")
+                raise DownloadNotFoundError(f"Nothing is known of the download of {name!r}.")
             found[name] = list(reader.verify(root))
-        except CrossmedError as error:
+        except DownloadNotFoundError as error:
             if names:
                 raise
             reasons.append(f"  {name}: {error}")
+        except CrossmedError as error:  # it is there, and cannot be read
+            if names:
+                raise
+            found[name] = [Check("readable", str(error), "yes", "differs")]
     if not found:
         raise CrossmedError(
             f"{root} holds no download that is known:\n" + "\n".join(reasons), exit_code=ExitCode.ENVIRONMENT

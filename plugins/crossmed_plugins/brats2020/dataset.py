@@ -9,27 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossmed_core.contracts import Check, Layout
 from crossmed_core.errors import CrossmedError, UnreadableImageError, suggest
-from crossmed_core.files import relative
+from crossmed_core.files import relative, require_regular
 from crossmed_core.nifti import Volume
 from crossmed_core.parts import stratified_parts
 from crossmed_core.types import MAT, Counted, ImageRef, MaskRef, Part, Question, Reading, Rendering, Sample, Skipped
+from crossmed_core.volumes import CHOICES, chosen_slices, compared, must_have_shape, reason, spacing_words
 from crossmed_plugins.brats2020 import layout, prompts
 from crossmed_plugins.brats2020.prompts import GRADE, GRADES, REGION, REGIONS
 
 LABELS = (0, 1, 2, 4)
 RENDERINGS = {"percentile": Rendering("percentile", 1, 99), "zscore": Rendering("zscore", -2, 3)}
-CHOICES = ("even", "largest")
 AFFINE_TOLERANCE = 1e-3
 """Millimetres and direction cosines by which the affines of a case's files may differ."""
 
 _NO_GRADE = "no grade"
+_TASKS = {GRADE: "grade", REGION: "region"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +159,19 @@ class Brats2020:
             yield Skipped(where, f"cannot be read: {error.strerror}")
             return
         yield Counted("images found", sum(name in files for name in layout.SEQUENCES))
+        # The grade is shown where there is tumour, whichever region is asked for in the other cell.
+        regions = {GRADE: "WT", REGION: self.region} if unit.grade else {REGION: self.region}
+        for name in layout.SEQUENCES:
+            if name not in files:
+                lost = " and the ".join(_TASKS[mat] for mat in regions if self.sequences[mat] == name)
+                costs = f"it is left out of the {lost} cell" if lost else "no cell shows it as set, so nothing is lost"
+                yield Skipped(where, f"no {name} image; {costs}")
         if "seg" not in files:
             yield Skipped(where, "no segmentation; a training case has one (…_seg.nii or, in case 355, …_Segm.nii)")
             return
         seg = Volume(files["seg"])
         try:
+            require_regular(seg.path)
             labels = seg.labels((*LABELS, 3))
             if (labels == 3).any():
                 yield Skipped(
@@ -174,36 +182,31 @@ class Brats2020:
                 return
             planes = seg.planes(labels)
         except UnreadableImageError as error:
-            yield Skipped(relative(files["seg"], unit.root), _reason(error, files["seg"]))
+            yield Skipped(relative(files["seg"], unit.root), reason(error, files["seg"]))
             return
-        # The grade is shown where there is tumour, whichever region is asked for in the other cell.
-        regions = {GRADE: "WT", REGION: self.region} if unit.grade else {REGION: self.region}
         for mat, region in regions.items():
-            areas = np.isin(planes, REGIONS[region]).sum(axis=(1, 2))
-            yield from self._cell(unit, mat, region, files, seg, areas)
+            if self.sequences[mat] in files:
+                areas = np.isin(planes, REGIONS[region]).sum(axis=(1, 2))
+                yield from self._cell(unit, mat, region, files, seg, areas)
 
     def _cell(
         self, unit: Unit, mat: MAT, region: str, files: Mapping[str, Path], seg: Volume, areas: NDArray[np.int64]
     ) -> Iterator[Reading]:
         """Yield one cell's samples of a case, or why there are none."""
-        sequence = self.sequences[mat]
-        task = "grade" if mat == GRADE else "region"
-        if sequence not in files:
-            yield Skipped(relative(unit.folder, unit.root), f"no {sequence} image; it is left out of the {task} cell")
-            return
+        sequence, task = self.sequences[mat], _TASKS[mat]
         try:
+            require_regular(files[sequence])
             _must_match(Volume(files[sequence]), seg)
         except UnreadableImageError as error:
             where = relative(files[sequence], unit.root)
-            yield Skipped(where, f"{_reason(error, files[sequence])}; the case is left out of the {task} cell")
+            yield Skipped(where, f"{reason(error, files[sequence])}; the case is left out of the {task} cell")
             return
         if not areas.any():
             yield Counted(f"cases without {region}", 1)
         shown = self.chosen(areas)
         if areas.any() and not shown:
             yield Counted(f"cases with {region} below {self.min_area} pixels in every slice", 1)
-        rendering = RENDERINGS[self.rendering]
-        rows, columns, between = seg.spacing
+        rendering, spacing = RENDERINGS[self.rendering], spacing_words(seg)
         for axial in shown:
             source: dict[str, str | int | float | None] = {
                 "sequence": sequence,
@@ -214,7 +217,7 @@ class Brats2020:
                 "choice": self.choice,
                 "min_area": self.min_area,
                 "rendering": f"{rendering.method} {rendering.low:g} to {rendering.high:g}",
-                "spacing_mm": f"{rows:g} x {columns:g} x {between:g}",
+                "spacing_mm": spacing,
                 "label_source": f"{layout.MAPPING} Grade {unit.grade}" if mat == GRADE else files["seg"].name,
                 "tcga_id": unit.tcga,
             }
@@ -233,13 +236,7 @@ class Brats2020:
 
     def chosen(self, areas: NDArray[np.int64]) -> list[int]:
         """Return the slices to show, in order, given the pixels of the region in each slice."""
-        enough = np.flatnonzero(areas >= self.min_area)
-        if len(enough) > self.slices:
-            if self.choice == "largest":
-                enough = np.sort(enough[np.argsort(-areas[enough], kind="stable")[: self.slices]])
-            else:
-                enough = enough[np.rint(np.linspace(0, len(enough) - 1, self.slices)).astype(int)]
-        return [int(axial) for axial in enough]
+        return chosen_slices(areas, self.slices, choice=self.choice, least=self.min_area)
 
     def write_fixture(self, root: Path, *, seed: int = 0) -> None:
         """Write a miniature download with its known oddities, and `manifest.json` with what a reader must find."""
@@ -248,38 +245,37 @@ class Brats2020:
         write_fixture(root, seed=seed)
 
     def verify(self, root: Path) -> Iterator[Check]:
-        """Hold the tables and file listings against the published counts (computed from the published tables)."""
+        """Hold the tables and file listings against the published counts (computed from the published tables).
+
+        Raises:
+            DownloadNotFoundError: If `root` holds no BraTS.
+            CrossmedError: If it holds another year, or `name_mapping.csv` cannot be read.
+        """
         folder = self.locate(root).root
-
-        def check(what: str, found: Any, expected: Any, *, otherwise: str = "differs") -> Check:
-            return Check(what, str(found), str(expected), "ok" if str(found) == str(expected) else otherwise)
-
         cases = layout.case_folders(folder)
         rows = dict(row for row in layout.read_mapping(folder) if not isinstance(row, Skipped))
         low = sorted(int(case.rpartition("_")[2]) for case, row in rows.items() if row.grade == "LGG")
         complete = sum(_complete(path) for path in cases.values())
-        yield check("training cases", len(cases), 369)
-        yield check("cases with four sequences and a segmentation", complete, 369)
-        yield check(f"rows of {layout.MAPPING}", len(rows), 369)
-        yield check("high-grade rows", len(rows) - len(low), 293)
-        yield check("low-grade rows", len(low), 76)
+        yield compared("training cases", len(cases), 369)
+        yield compared("cases with four sequences and a segmentation", complete, 369)
+        yield compared(f"rows of {layout.MAPPING}", len(rows), 369)
+        yield compared("high-grade rows", len(rows) - len(low), 293)
+        yield compared("low-grade rows", len(low), 76)
         exactly = low == list(range(260, 336))
-        yield check("low-grade cases", "260-335" if exactly else ", ".join(map(str, low)) or "none", "260-335")
+        yield compared("low-grade cases", "260-335" if exactly else ", ".join(map(str, low)) or "none", "260-335")
         try:
             survival = layout.read_survival(folder)
         except CrossmedError as error:
             yield Check(f"rows of {layout.SURVIVAL}", error.message, "236", "differs")
             return
-        yield check(f"rows of {layout.SURVIVAL}", len(survival), 236)
+        yield compared(f"rows of {layout.SURVIVAL}", len(survival), 236)
         censored = survival.get("BraTS20_Training_084", "no row")
-        yield check("survival of case 084", censored, "ALIVE (361 days later)", otherwise="hint")
+        yield compared("survival of case 084", censored, "ALIVE (361 days later)", otherwise="hint")
 
 
 def _must_match(image: Volume, seg: Volume) -> None:
     """Raise `UnreadableImageError` unless an image lies on its segmentation, voxel by voxel."""
-    if image.shape != seg.shape:
-        shapes = (" x ".join(map(str, one.shape)) for one in (image, seg))
-        raise UnreadableImageError("its shape {} is not that of the segmentation, {}".format(*shapes))
+    must_have_shape(image, seg, "segmentation")
     if not np.allclose(image.affine, seg.affine, rtol=0, atol=AFFINE_TOLERANCE):
         raise UnreadableImageError("its affine is not that of the segmentation: the two do not lie on each other")
 
@@ -289,8 +285,3 @@ def _complete(folder: Path) -> bool:
         return set(layout.case_files(folder)) == {*layout.SEQUENCES, "seg"}
     except OSError:
         return False
-
-
-def _reason(error: UnreadableImageError, path: Path) -> str:
-    """The message without the path, which the row of the report names already."""
-    return str(error).removeprefix(f"{path}: ")

@@ -77,6 +77,7 @@ def write_fixture(root: Path, *, seed: int) -> None:
     skipped |= {
         f"BraTS20_Training_{NO_FOLDER}": "no folder",
         f"BraTS20_Training_{UNLISTED}": "no grade",
+        f"BraTS20_Training_{NO_T2:03d}": "no t2 image; no cell shows it as set",
     }
     manifest = {
         "cases": cases,

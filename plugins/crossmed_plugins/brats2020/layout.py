@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from crossmed_core.contracts import Layout
-from crossmed_core.errors import CrossmedError, ExitCode
-from crossmed_core.files import folders, is_folder, is_junk, not_found
+from crossmed_core.errors import CrossmedError, ExitCode, UnreadableImageError
+from crossmed_core.files import folders, is_junk, not_found, require_regular
 from crossmed_core.types import Skipped
+from crossmed_core.volumes import folder_names, reason
 
 SEQUENCES = ("flair", "t1", "t1ce", "t2")
 MAPPING = "name_mapping.csv"
 SURVIVAL = "survival_info.csv"
 ID_COLUMN = "BraTS_2020_subject_ID"
-CASE = re.compile(r"BraTS20_Training_(\d+)", re.IGNORECASE)
+CASE = re.compile(r"BraTS20_Training_(\d{1,9})", re.IGNORECASE | re.ASCII)
 _VALIDATION = re.compile(r"BraTS20_Validation_\d+", re.IGNORECASE)
 # On the suffix: "t1" is a prefix of "t1ce".
 _SUFFIX = re.compile(r"_(flair|t1|t1ce|t2|seg)\.nii(\.gz)?$", re.IGNORECASE)
@@ -53,11 +53,12 @@ def locate(root: Path) -> Layout:
     """Find the folder that holds the cases.
 
     Raises:
-        CrossmedError: If there is none; says so if it looks like another year.
+        DownloadNotFoundError: If there is none.
+        CrossmedError: If it looks like another year; says which.
     """
     others: set[int] = set()
     for folder in folders(root):
-        names = _folder_names(folder)
+        names = folder_names(folder)
         if any(CASE.fullmatch(name) for name in names):
             return Layout("BraTS 2020 training", folder)
         for name in [folder.name, *names]:
@@ -75,7 +76,7 @@ def locate(root: Path) -> Layout:
 def case_folders(folder: Path) -> dict[str, Path]:
     """Return the cases' folders by id ("BraTS20_Training_001"), in order."""
     found = {}
-    for name in sorted(_folder_names(folder)):
+    for name in sorted(folder_names(folder)):
         if match := CASE.fullmatch(name):
             found[f"BraTS20_Training_{match[1]}"] = folder / name
     return found
@@ -86,7 +87,7 @@ def validation_cases(root: Path, training: Path) -> int:
     base = training
     for _ in range(2):  # MICCAI_BraTS2020_TrainingData, BraTS2020_TrainingData
         base = base.parent if base != root else base
-    return len({name for folder in folders(base, depth=2) for name in _folder_names(folder) if _VALIDATION.match(name)})
+    return len({name for folder in folders(base, depth=2) for name in folder_names(folder) if _VALIDATION.match(name)})
 
 
 def case_files(folder: Path) -> dict[str, Path]:
@@ -127,7 +128,8 @@ def read_mapping(folder: Path) -> Iterator[tuple[str, Row] | Skipped]:
         case, grade = (line.get(ID_COLUMN) or "").strip(), (line.get("Grade") or "").strip().upper()
         match = CASE.fullmatch(case)
         if not match:
-            yield Skipped(where, f"{case!r} is not a BraTS 2020 training id (BraTS20_Training_001)")
+            shown = repr(case) if len(case) <= 60 else f"{case[:60]!r} ..."
+            yield Skipped(where, f"{shown} is not a BraTS 2020 training id (BraTS20_Training_001)")
         elif grade not in ("HGG", "LGG"):
             yield Skipped(where, f"{case} has grade {grade!r}, neither HGG nor LGG; it is left out of the grade cell")
         elif match[1] in seen:
@@ -150,14 +152,18 @@ def read_survival(folder: Path) -> dict[str, str]:
 def _table(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str | None]]]:
     """Read a CSV file with a header; lines with their numbers in the file."""
     try:
+        require_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             header = reader.fieldnames or ()
             lines: list[tuple[int, dict[str, str | None]]] = [(reader.line_num, dict(line)) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not a CSV file ({error})"
+    except (UnreadableImageError, OSError, UnicodeDecodeError, csv.Error) as error:
+        if isinstance(error, UnreadableImageError):
+            why = reason(error, path)
+        else:
+            why = str(error.strerror) if isinstance(error, OSError) else f"not a CSV file ({error})"
         raise CrossmedError(
-            f"{path} cannot be read: {reason}.",
+            f"{path} cannot be read: {why}.",
             hint="Take it from the download again.",
             exit_code=ExitCode.ENVIRONMENT,
         ) from error
@@ -168,11 +174,3 @@ def _table(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, st
             exit_code=ExitCode.ENVIRONMENT,
         )
     return lines
-
-
-def _folder_names(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as listing:
-            return [entry.name for entry in listing if not is_junk(entry.name) and is_folder(entry)]
-    except OSError:
-        return []

@@ -16,9 +16,14 @@ REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
 """Region -> labels of the segmentation: 1 necrotic and non-enhancing core, 2 oedema, 4 enhancing tumour."""
 
 _WORDS = {
-    "WT": "the whole tumour, with the oedema around it",
-    "TC": "the tumour core, without the oedema around it",
+    "WT": "the whole tumour with the oedema around it",
+    "TC": "the tumour core without the oedema around it",
     "ET": "the enhancing part of the tumour",
+}
+_NEUTRAL_WORDS = {
+    "WT": "the whole abnormal area",
+    "TC": "the core of the abnormal area",
+    "ET": "the enhancing part of the abnormal area",
 }
 
 _GRADE_TEMPLATES = (
@@ -62,5 +67,12 @@ def questions(region: str) -> dict[MAT, Question]:
     )
     return {
         GRADE: Question(GRADE, "option", _GRADE_TEMPLATES, tuple(GRADES.values()), _GRADE_NEUTRAL, OUTSIDE),
-        REGION: Question(REGION, "mask", templates, neutral=neutral),
+        REGION: Question(
+            REGION,
+            "mask",
+            templates,
+            neutral=neutral,
+            target=_WORDS[region],
+            neutral_target=_NEUTRAL_WORDS[region],
+        ),
     }

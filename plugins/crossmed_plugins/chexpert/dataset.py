@@ -23,7 +23,7 @@ TEMPLATES = (
     "Looking at this {anatomy} {modality}, which option applies?",
     "Read this {modality} of the {anatomy}. Which of the following is present?",
     "Which statement describes this {anatomy} {modality} best?",
-    "A radiologist reports on this {modality} of the {anatomy}. Which of these does the report mention?",
+    "A radiologist reads this {modality} of the {anatomy}. Which of these is present?",
 )
 NEUTRAL = (
     "Which of these findings does this image show?",
@@ -31,7 +31,7 @@ NEUTRAL = (
     "Looking at this image, which option applies?",
     "Read this image. Which of the following is present?",
     "Which statement describes this image best?",
-    "A radiologist reports on this image. Which of these does the report mention?",
+    "A radiologist reads this image. Which of these is present?",
 )
 
 
@@ -48,15 +48,16 @@ class CheXpert:
 
     Every image gives one sample for each finding that is true of it. The labels of train.csv were read out of reports
     by a program; those of the official valid and test sets are radiologists'. A patient of the official valid or test
-    set is always tested, never trained on.
+    set is always tested, never trained on, and chosen before the training patients that are held out (`priority`).
 
     Args:
         uncertain: What becomes of the value -1: "ignore" (no sample), "zeros" (absent), "ones" (present), "paper" (ones
             for atelectasis and edema, else ignore), or one of the three per finding ("edema=ones,cardiomegaly=zeros").
         blank: What becomes of a finding that the report does not mention: "zero" (absent, so it may be offered as a
             wrong answer) or "ignore" (unknown, so it is not).
-        labels: "findings" (no finding and the 12 findings), "competition" (the 5 tasks of the competition) or "all"
-            (with support devices).
+        labels: "findings" (no finding and the 12 findings), "specific" (without lung opacity and enlarged
+            cardiomediastinum, which are above others and so seldom fair wrong answers: offered, they are mostly
+            true), "competition" (the 5 tasks of the competition) or "all" (with support devices).
         views: "frontal" or "all" (lateral images too).
         test: "held-out" (the official valid and test sets and a tenth of the training patients) or "official" (only
             the former). Another tenth of the training patients validates, the same for both.
@@ -87,7 +88,7 @@ class CheXpert:
         """Find the download at `root` or up to three folders below, in any of the five layouts.
 
         Raises:
-            CrossmedError: If it is not there.
+            DownloadNotFoundError: If it is not there.
         """
         return layouts.locate(root)
 
@@ -115,10 +116,12 @@ class CheXpert:
         resolved = found = unasked = 0
         patient = ""
         part: Part = "train"
+        priority = 0
         for row in wanted:
             if row.patient != patient:
                 patient = row.patient
                 part = "test" if patient in official else self._drawn(patient)
+                priority = int(part == "test" and patient not in official)
                 seen.clear()
             files = self._files(row, images)
             if not files:
@@ -134,7 +137,7 @@ class CheXpert:
                 seen.add((row.study, stem))
                 found += 1
                 unasked += not asked
-                yield from self._samples_of(row, stem, path, part, asked)
+                yield from self._samples_of(row, stem, path, part, priority, asked)
         yield from missing.rest()
         yield from _unlabelled(known, images)
         yield Counted("images found", found)
@@ -170,7 +173,9 @@ class CheXpert:
         part = drawn_part(patient)
         return "train" if part == "test" and self.test == "official" else part
 
-    def _samples_of(self, row: Row, stem: str, path: str, part: Part, asked: tuple[_Asked, ...]) -> Iterator[Sample]:
+    def _samples_of(
+        self, row: Row, stem: str, path: str, part: Part, priority: int, asked: tuple[_Asked, ...]
+    ) -> Iterator[Sample]:
         image = ImageRef(path)
         for finding, value, excluded in asked:
             yield Sample(
@@ -182,6 +187,7 @@ class CheXpert:
                 part=part,
                 study=f"{row.patient}-{row.study}",
                 excluded=excluded,
+                priority=priority,
                 source={
                     "view": stem.rpartition("_")[2],
                     "projection": row.projection,
@@ -212,7 +218,7 @@ class CheXpert:
         """Hold the label tables and the folders of patients against the published counts.
 
         Raises:
-            CrossmedError: If `root` holds no CheXpert.
+            DownloadNotFoundError: If `root` holds no CheXpert.
         """
         layout = self.locate(root)
         yield from published.checks(layout, Tables(layout), Images(layout.root))

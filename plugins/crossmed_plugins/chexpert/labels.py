@@ -39,6 +39,11 @@ COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "findings": tuple(finding for finding in FINDINGS if finding != SUPPORT_DEVICES),
+    "specific": tuple(
+        finding
+        for finding in FINDINGS
+        if finding not in (SUPPORT_DEVICES, "Enlarged Cardiomediastinum", "Lung Opacity")
+    ),
     "competition": COMPETITION,
     "all": FINDINGS,
 }
@@ -87,7 +92,8 @@ def parse_value(text: str) -> int | None:
     except ValueError:
         value = 2.0
     if value not in (1.0, 0.0, -1.0):
-        raise ValueError(f"{cell!r} is none of 1, 0, -1 and blank")
+        shown = repr(cell) if len(cell) <= 60 else f"{cell[:60]!r} ..."
+        raise ValueError(f"{shown} is none of 1, 0, -1 and blank")
     return int(value)
 
 
@@ -167,29 +173,36 @@ def apply_policy(values: Mapping[str, float | None], uncertain: str, blank: str)
     return labels
 
 
-def relatives(finding: str) -> frozenset[str]:
-    """Return the findings above and below one in the hierarchy; siblings are none.
+def above(finding: str) -> list[str]:
+    """Return what a finding is a kind of, in the hierarchy, the nearest first.
 
     Example:
-        >>> sorted(relatives("Consolidation"))
-        ['Lung Opacity', 'Pneumonia']
+        >>> above("Pneumonia")
+        ['Consolidation', 'Lung Opacity']
     """
-    return frozenset(other for other in FINDINGS if other in _above(finding) or finding in _above(other))
-
-
-def _above(finding: str) -> list[str]:
-    above = []
+    found = []
     while finding in PARENT:
         finding = PARENT[finding]
-        above.append(finding)
-    return above
+        found.append(finding)
+    return found
+
+
+def below(finding: str) -> list[str]:
+    """Return the kinds of a finding, in the hierarchy.
+
+    Example:
+        >>> below("Consolidation")
+        ['Pneumonia']
+    """
+    return [other for other in FINDINGS if finding in above(other)]
 
 
 def possible(values: Mapping[str, float | None], uncertain: str, blank: str) -> frozenset[str]:
     """Return the findings that are or may be true, none of which is a fair wrong answer.
 
-    These are what is true under the policy; what the report calls uncertain, whatever the policy makes of it; and a
-    blank above or below one of those in the hierarchy: a report that names an edema need not also name the opacity. If
+    These are what is true under the policy; what the report calls uncertain, whatever the policy makes of it; all that
+    lies above one of those in the hierarchy, whatever its own value: an edema is an opacity, though the table says 0 of
+    the opacity beside it; and a blank below one of those: an opacity that is named may be an edema that is not. If
     blanks are unknown, they may all be true, with two exceptions that follow from the meaning of "No Finding": beside
     it every other finding but a support device is absent, and beside another finding it is false.
 
@@ -203,7 +216,8 @@ def possible(values: Mapping[str, float | None], uncertain: str, blank: str) -> 
     blanks = {finding for finding in FINDINGS if values.get(finding) is None}
     maybe = set(stated)
     for finding in stated:
-        maybe |= relatives(finding) & blanks
+        maybe.update(above(finding))
+        maybe.update(blanks.intersection(below(finding)))
     if blank == "ignore":
         if labels[NO_FINDING] == 1:
             blanks &= {SUPPORT_DEVICES}

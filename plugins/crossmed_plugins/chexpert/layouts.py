@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crossmed_core.contracts import Layout
-from crossmed_core.files import folders, is_junk, not_found
+from crossmed_core.errors import UnreadableImageError
+from crossmed_core.files import folders, is_junk, not_found, require_regular
 from crossmed_plugins.chexpert.labels import COMPETITION
 from crossmed_plugins.chexpert.paths import is_batch, is_house, table_folders
 
@@ -54,9 +55,10 @@ def is_plus(path: Path) -> bool:
 def _looks_right(path: Path) -> bool:
     """Whether the first line is that of a CheXpert table."""
     try:
+        require_regular(path)
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             columns = columns_of(next(csv.reader(file), []))
-    except (OSError, csv.Error):
+    except (UnreadableImageError, OSError, csv.Error):
         return False
     if is_plus(path):
         return "path_to_image" in columns
@@ -73,7 +75,7 @@ def locate(root: Path) -> Layout:
     """Find a download at `root` or a few folders below; the nearest wins, and there the one with training labels.
 
     Raises:
-        CrossmedError: If there is none.
+        DownloadNotFoundError: If there is none.
     """
     root = Path(root).absolute()
     best: tuple[int, bool, Path, list[Path]] | None = None

@@ -16,12 +16,12 @@ from crossmed_core.files import is_folder, is_junk, relative
 from crossmed_core.types import Skipped
 
 _PATH = re.compile(
-    r"(?:^|/)(?:CheXpert-v1\.0(?:-small)?/)?(train|valid|val|test)/(patient\d{5})/(study\d+)"
-    r"(?:/(view\d+_(?:frontal|lateral)\.(?:jpe?g|png|dcm)))?\Z",
-    re.IGNORECASE,
+    r"(?:^|/)(?:CheXpert-v1\.0(?:-small)?/)?(train|valid|val|test)/(patient\d{5})/(study\d{1,9})"
+    r"(?:/(view\d{1,9}_(?:frontal|lateral)\.(?:jpe?g|png|dcm)))?\Z",
+    re.IGNORECASE | re.ASCII,
 )
-_PATIENT = re.compile(r"patient\d{5}")
-_IMAGE = re.compile(r"(view(\d+)_(?:frontal|lateral))\.(jpe?g|png|dcm)", re.IGNORECASE)
+_PATIENT = re.compile(r"patient\d{5}", re.ASCII)
+_IMAGE = re.compile(r"(view(\d{1,9})_(?:frontal|lateral))\.(jpe?g|png|dcm)", re.IGNORECASE | re.ASCII)
 _SPLIT = re.compile(r"train|valid|val|test", re.IGNORECASE)
 _BATCH = re.compile(r"CheXpert-v1\.0 batch \d.*", re.IGNORECASE)
 _HOUSE = re.compile(r"(CheXpert-v1\.0.*|CheXpert|CheXlocalize)", re.IGNORECASE)
@@ -52,7 +52,7 @@ def parse_path(text: str) -> ImagePath:
     r"""Read a path of a label table, whichever release it names.
 
     Raises:
-        ValueError: If it is no path of CheXpert; quotes it.
+        ValueError: If it is no path of CheXpert; quotes it, or its start if it is long.
 
     Example:
         >>> parse_path("CheXpert-v1.0-small/train/patient00002/study1/view2_lateral.jpg")
@@ -64,7 +64,8 @@ def parse_path(text: str) -> ImagePath:
     """
     match = _PATH.search(text.strip().replace("\\", "/"))
     if match is None:
-        raise ValueError(f"{text!r} is not like 'CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg'")
+        shown = repr(text) if len(text) <= 200 else f"{text[:200]!r} ..."
+        raise ValueError(f"{shown} is not like 'CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg'")
     split, patient, study, file = match.groups()
     return ImagePath(_split(split), patient.lower(), study.lower(), file and file.lower())
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crossmed_core.contracts import Check, Layout
+from crossmed_core.errors import UnreadableImageError
+from crossmed_core.files import require_regular
 from crossmed_plugins.chexpert.labels import FINDINGS
 from crossmed_plugins.chexpert.paths import Images
 from crossmed_plugins.chexpert.tables import Row, Tables
@@ -113,8 +115,11 @@ def _training_file(tables: Tables) -> Iterator[Check]:
 
 def _sha256(path: Path) -> str:
     try:
+        require_regular(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except UnreadableImageError as error:
+        return f"cannot be read: {str(error).removeprefix(f'{path}: ')}"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 

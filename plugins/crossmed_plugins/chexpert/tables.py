@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from crossmed_core.contracts import Layout
-from crossmed_core.files import relative
+from crossmed_core.errors import UnreadableImageError
+from crossmed_core.files import relative, require_regular
 from crossmed_core.types import Skipped
 from crossmed_plugins.chexpert.labels import FINDINGS, parse_value
 from crossmed_plugins.chexpert.layouts import PATH_COLUMNS, columns_of, is_plus, label_tables
@@ -22,6 +23,10 @@ PLUS_LABELS = ("report_fixed.json", "impression_fixed.json", "findings_fixed.jso
 quarter of the reports has a findings section (arXiv 2405.19538)."""
 SHOWN = 50
 """Rows of one kind of trouble that are reported one by one."""
+
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of bytes that are no UTF-8 when it is told to go on ("surrogateescape")."""
+_OPEN = "has a quotation mark that is not closed"
 
 Values = tuple[int | None, ...]
 
@@ -101,6 +106,49 @@ class Trouble:
             yield Skipped(table, f"{count:,} more {self.what}{among}")
 
 
+class _Lines:
+    """The lines of a file, of which those that a bad row swallowed can be read again.
+
+    A quotation mark that is never closed makes one row of all that follows it.
+
+    Attributes:
+        last: How many lines were handed out; the number of the last one.
+
+    Args:
+        lines: The lines.
+    """
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._again: deque[str] = deque()
+        self._taken: list[str] = []
+        self.last = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self._taken.append(line)
+        self.last += 1
+        return line
+
+    def several(self) -> bool:
+        """Whether the row at hand runs over several lines."""
+        return len(self._taken) > 1
+
+    def begin(self) -> None:
+        """Begin another row."""
+        self._taken.clear()
+
+    def rewind(self) -> int:
+        """Take the row at hand for one line; return the line's number."""
+        self._again.extendleft(reversed(self._taken[1:]))
+        self.last -= len(self._taken) - 1
+        self._taken.clear()
+        return self.last
+
+
 class Tables:
     """All label rows of a download.
 
@@ -138,19 +186,49 @@ class Tables:
         return str(self._shared.setdefault(value, value))  # 64,540 patients, not 223,414 copies of their names
 
     def _lines(self, path: Path, table: str) -> Iterator[tuple[int, list[str]]]:
-        """Yield the rows of a CSV file with the line on which each ends; what cannot be read ends it."""
-        line = 0
+        """Yield the rows of a CSV file with the line on which each ends; a row that cannot be read costs only itself.
+
+        Without a first row, which names the columns, there are none.
+        """
+        line = width = 0
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.reader(file)
-                for cells in reader:
-                    line = reader.line_num
-                    if cells:
+            require_regular(path)
+            with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+                lines = _Lines(file)
+                reader = csv.reader(lines)
+                while True:
+                    lines.begin()
+                    try:
+                        cells = next(reader)
+                    except StopIteration:
+                        break
+                    except csv.Error as error:
+                        if not width:
+                            raise
+                        reason = _OPEN if lines.several() else f"cannot be read ({error})"
+                        line = lines.rewind()
+                        self._skip(table, line, f"{reason}; download it again")
+                        continue
+                    text = "".join(cells)
+                    bad = not text.isascii() and _NO_TEXT.search(text)
+                    if bad and not width:
+                        raise csv.Error("its header is not UTF-8 text")
+                    line = lines.last
+                    if not cells:
+                        continue
+                    if len(cells) < width and lines.several():
+                        line = lines.rewind()
+                        self._skip(table, line, f"{_OPEN}; download it again")
+                    elif bad:
+                        self._skip(table, line, "holds bytes that are not UTF-8 text; download it again")
+                    else:
+                        width = width or len(cells)
                         yield line, cells
             if not line:
                 self.skipped.append(Skipped(table, "is empty; download it again"))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except (UnreadableImageError, OSError, csv.Error) as error:
             reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            reason = reason.removeprefix(f"{path}: ")
             self.skipped.append(Skipped(table, f"cannot be read beyond line {line}: {reason}; download it again"))
 
     def _official(self, path: Path) -> Iterator[Row]:
@@ -202,20 +280,25 @@ class Tables:
     def _json_labels(self, file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         table, line = relative(file, self.root), 0
         try:
-            with file.open(encoding="utf-8-sig") as text:
+            require_regular(file)
+            with file.open(encoding="utf-8-sig", errors="surrogateescape") as text:
                 for line, one in enumerate(text, start=1):
                     if not one.strip():
+                        continue
+                    if not one.isascii() and _NO_TEXT.search(one):
+                        self._skip(table, line, "holds bytes that are not UTF-8 text; download it again")
                         continue
                     try:
                         entry = json.loads(one)
                         path = entry["path_to_image"].strip()
                         texts = tuple("" if entry[finding] is None else str(entry[finding]) for finding in FINDINGS)
-                    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                         self._skip(table, line, f"is no line of labels ({type(error).__name__}: {error})")
                         continue
                     yield path, self._shared.setdefault(texts, texts)  # type: ignore[misc]  # the same tuple
-        except (OSError, UnicodeDecodeError) as error:
-            self.skipped.append(Skipped(table, f"cannot be read beyond line {line}: {error}; download it again"))
+        except (UnreadableImageError, OSError) as error:
+            reason = str(error).removeprefix(f"{file}: ")
+            self.skipped.append(Skipped(table, f"cannot be read beyond line {line}: {reason}; download it again"))
 
     def _header(
         self, lines: Iterator[tuple[int, list[str]]], table: str, labels: Sequence[str]

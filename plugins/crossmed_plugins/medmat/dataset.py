@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crossmed_core.contracts import Check, Layout
-from crossmed_core.errors import CrossmedError, ExitCode, suggest
-from crossmed_core.files import relative
-from crossmed_core.types import MAT, Counted, ImageRef, Question, Reading, Sample, Skipped
+from crossmed_core.errors import CrossmedError, ExitCode, UnreadableImageError, suggest
+from crossmed_core.files import relative, require_regular
+from crossmed_core.parts import drawn_part
+from crossmed_core.types import MAT, Counted, ImageRef, Part, Question, Reading, Sample, Skipped
 from crossmed_plugins.medmat import tables
 from crossmed_plugins.medmat.entry import DISAGREEMENT, Entry, Refused, is_joined, read_entry
 from crossmed_plugins.medmat.fixture import write
@@ -24,7 +25,9 @@ MISSING, ELSEWHERE, REPEATED = "rows without their image", "rows of another cell
 
 _CHEXPERT = 77
 # CheXpert's own paths say whose image it is (arXiv:1901.07031, its README): .../patient00002/study1/view1_frontal.jpg
-_PATIENT = re.compile(r"(.*/patient\d{5})/")
+_PATIENT = re.compile(r".*/patient(\d{5})/")
+_OFFICIAL = 64_541
+"""The first patient of CheXpert's official valid and test sets; those before are of train.csv (64,540)."""
 
 
 class JsonFile(NamedTuple):
@@ -53,7 +56,7 @@ class MedMat:
 
     An item's patient is its image path (`source["patient_known"]` is False): Med-MAT names no patients, so nobody can
     promise that two images of one person stay on one side of a split. CheXpert is the exception, where an image's path
-    still names the patient.
+    still names the patient: those are the same people as in the dataset chexpert, in the part that it gives by default.
 
     Args:
         files: "subsets" reads `Aggregated_Subsets/`, "original" reads `Original_Medical_Datasets/`, "auto" the
@@ -87,7 +90,7 @@ class MedMat:
             The form that is read, "subsets" or "original", and the folder that holds both questions and images.
 
         Raises:
-            CrossmedError: If there are none.
+            DownloadNotFoundError: If there are none.
         """
         root = root.absolute()
         download = find(root)
@@ -97,7 +100,8 @@ class MedMat:
         """Yield the files of questions in the order of their numbers.
 
         Raises:
-            CrossmedError: If there are none, or none of the form that was asked for.
+            DownloadNotFoundError: If there are none.
+            CrossmedError: If there are none of the form that was asked for.
         """
         root = root.absolute()
         download = find(root)
@@ -180,7 +184,8 @@ class MedMat:
         """Hold the files, their items and their images against what the paper and the README say.
 
         Raises:
-            CrossmedError: If `root` does not hold Med-MAT.
+            DownloadNotFoundError: If `root` does not hold Med-MAT.
+            CrossmedError: If it holds no questions of the form that was asked for.
         """
         units = [unit for unit in self.units(root) if isinstance(unit, JsonFile)]
         form = self._form(find(root.absolute()))
@@ -252,8 +257,11 @@ def _chosen(wanted: str | int | Sequence[str | int]) -> dict[int, tables.Subset]
 
 def _load(path: Path) -> list[Any] | str:
     try:
+        require_regular(path)
         text = path.read_text(encoding="utf-8-sig")
         contents = json.loads(text)
+    except UnreadableImageError as error:
+        return f"cannot be read: {str(error).removeprefix(f'{path}: ')}"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
@@ -287,14 +295,15 @@ def _checked(entry: Entry | Refused, subset: tables.Subset, file_of: int | None,
 
 
 def _sample(entry: Entry, unit: JsonFile, subset: tables.Subset, original: tables.Original) -> Sample:
-    known = _PATIENT.match(entry.image) if entry.original == _CHEXPERT else None
+    known = _chexpert_patient(entry.image) if entry.original == _CHEXPERT else None
     group = f"s{unit.subset:02d}" if unit.original is None else f"d{unit.original:03d}"
     return Sample(
         id=f"medmat-{group}-{entry.id:06d}",
-        patient=known[1] if known else entry.image,
+        patient=f"chexpert:{known}" if known else entry.image,
         mat=subset.mat,
         image=ImageRef(str(Path(unit.base) / entry.image)),
         label=entry.label,
+        part=_chexpert_part(known) if known else None,
         question=entry.question,
         options=entry.options,
         source={
@@ -311,6 +320,17 @@ def _sample(entry: Entry, unit: JsonFile, subset: tables.Subset, original: table
             "patient_known": known is not None,
         },
     )
+
+
+def _chexpert_patient(image: str) -> str | None:
+    """Return "patient00002" where the path of a CheXpert image names the patient."""
+    found = _PATIENT.match(image)
+    return f"patient{found[1]}" if found else None
+
+
+def _chexpert_part(patient: str) -> Part:
+    """Return the part that the reader of CheXpert gives a patient unless told otherwise."""
+    return "test" if int(patient.removeprefix("patient")) >= _OFFICIAL else drawn_part(patient)
 
 
 def _looking_below(base: Path) -> Callable[[str], bool]:

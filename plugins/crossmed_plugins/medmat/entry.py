@@ -105,6 +105,8 @@ def read_entry(content: Any, *, multi_label: bool) -> Entry | Refused:
         if (other := labels.index(labels[one])) != one:
             return Refused(AMBIGUOUS, f"two options are the same: {options[other]!r} and {option!r}", number)
     caption = content.get("caption")
+    if isinstance(caption, str) and caption.strip() and not _is_text(caption):
+        return Refused(MALFORMED, f"'caption' is no text: {_shown(caption)}", number)
     return Entry(
         id=number,
         image=image,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossmed_core.parts import drawn_part
+from crossmed_core.types import Part
 from crossmed_plugins.medmat.pictures import chest_xray, kidney_ct, lung_ct
 
 _INSTRUCTION = "Answer with the option's letter from the given choices directly."
@@ -134,7 +135,7 @@ def _sound(root: Path, series: _Series, rng: np.random.Generator, expected: _Exp
         while any(left.values()):
             number += 1
             image = series.path.format(label=label, number=number)
-            part = drawn_part(_patient(image))
+            part = _part(image) or drawn_part(image)
             if left[part]:
                 left[part] -= 1
                 drawn.append((label, image))
@@ -183,7 +184,8 @@ def _expect(expected: _Expected, group: str, file: str, series: _Series, item: d
         "file": file,
         "cell": series.cell,
         "image": item["image"],
-        "patient": _patient(item["image"]),
+        "patient": f"chexpert:{_patient(item['image'])}" if _patient(item["image"]) else item["image"],
+        "part": _part(item["image"]),
         "patient_known": "/patient" in item["image"],
         "question": item["Question"],
         "options": options,
@@ -230,6 +232,8 @@ def _traps(
     good(here(["Edema, Cardiomegaly", "Cardiomegaly", "No Finding"], 0))  # a distractor is partly true
     second = drawn(sound[0]["image"].replace("study1", "study2"), "No Finding")  # one patient, two studies
     good(_asked(next(numbers), second, question, "No Finding", two, 0, 77))
+    official = drawn("med-mat/CheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg", "Edema")
+    good(_asked(next(numbers), official, question, "Edema", two, 1, 77))  # CheXpert tests this patient
     # Bad ones.
     bad(here(["Edema", "No Finding"], 0, Answer="No Finding"), "label disagreements")
     bad({**here(two, 1), "id": sound[1]["id"]}, "repeated ids")
@@ -270,7 +274,14 @@ def _unreadable(root: Path, some: list[dict[str, Any]], expected: dict[str, _Exp
 
 
 def _patient(image: str) -> str:
-    return image.partition("/study")[0] if "/patient" in image else image
+    """Return "patient00002", or "" where the path names nobody."""
+    return image.partition("/study")[0].rpartition("/")[2] if "/patient" in image else ""
+
+
+def _part(image: str) -> Part | None:
+    """Return the part in which CheXpert's own reader has the patient, None where the path names nobody."""
+    patient = _patient(image)
+    return None if not patient else "test" if "/valid/" in image else drawn_part(patient)
 
 
 def _write_image(path: Path, pixels: NDArray[np.uint8]) -> None:

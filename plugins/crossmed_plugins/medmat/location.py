@@ -49,7 +49,7 @@ def find(root: Path) -> Download:
     """Find the nearest question files at `root` or below.
 
     Raises:
-        CrossmedError: If there are none.
+        DownloadNotFoundError: If there are none.
     """
     for home in folders(root):
         files: dict[str, list[QuestionFile]] = {}

@@ -42,6 +42,11 @@ class Accuracy:
         """Return the mean of 1 / options."""
         return float(np.mean([1 / len(item.options) for item in items])) if items else float("nan")
 
+    def informed_chance(self, items: Sequence[Item]) -> float:
+        """Return the mean of 1 / (options that are ever true in the cell)."""
+        shares = [1 / max(1, len(item.options) - item.decoys) for item in items]
+        return float(np.mean(shares)) if shares else float("nan")
+
     def __call__(self, pairs: Pairs) -> float:
         """Return the accuracy; NaN without pairs."""
         return float(self.value(self.terms(pairs).sum(axis=0)))

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from crossmed_core.contracts import Check, Layout
 from crossmed_core.errors import CrossmedError, UnreadableImageError, suggest
-from crossmed_core.files import relative
+from crossmed_core.files import relative, require_regular
 from crossmed_core.nifti import Volume
 from crossmed_core.parts import stratified_parts
 from crossmed_core.types import MAT, Counted, ImageRef, MaskRef, Part, Question, Reading, Rendering, Sample, Skipped
+from crossmed_core.volumes import CHOICES, chosen_slices, compared, must_have_shape, reason, spaced, spacing_words
 from crossmed_plugins.mosmeddata import layout, prompts
 from crossmed_plugins.mosmeddata.prompts import SEVERITIES
 
 ANATOMIES = ("lung", "chest")
-CHOICES = ("even", "largest")
 MIDDLE = (0.2, 0.8)
 """Share of the slices, counted from the feet, between which severity is shown: necks and bellies say nothing of it."""
 CHUNK = 16
@@ -139,11 +139,15 @@ class MosMedData:
             image = layout.resolve(folder, row.study_file)
             mask = layout.resolve(folder, row.mask_file) if row.mask_file and self.segmentation else None
             if image is None:
-                yield Skipped(row.where, f"{row.study_file} is not there, neither .nii.gz nor .nii; download it again")
+                yield Skipped(
+                    row.where,
+                    f"{_short(row.study_file)} is not there, neither .nii.gz nor .nii, or is not a regular file; "
+                    "download it again",
+                )
                 continue
             if row.mask_file and self.segmentation and mask is None:
                 yield Skipped(
-                    row.where, f"{row.mask_file} is not there; the study is left out of the segmentation cell"
+                    row.where, f"{_short(row.mask_file)} is not there; the study is left out of the segmentation cell"
                 )
             studies.append(Study(row.study, row.where, row.category, image, mask, parts[row.study]))
         unlisted = sorted(on_disk.keys() - parts.keys())
@@ -165,16 +169,16 @@ class MosMedData:
             volume = Volume(study.image)
             try:
                 count = volume.slices
-                spacing = volume.spacing
+                spacing = spacing_words(volume)
             except UnreadableImageError as error:
-                yield Skipped(relative(study.image, unit.root), _reason(error, study.image))
+                yield Skipped(relative(study.image, unit.root), reason(error, study.image))
                 continue
             facts = {
                 "category": study.category,
                 "anatomy": self.anatomy,
                 "of": count,
                 "window_hu": f"{self.rendering.low:g} to {self.rendering.high:g}",
-                "spacing_mm": f"{spacing[0]:g} x {spacing[1]:g} x {spacing[2]:g}",
+                "spacing_mm": spacing,
             }
             for axial in self.middle(count):
                 shown = {"slice": axial, "choice": "even", "between": "20 % to 80 % of the slices"}
@@ -189,16 +193,14 @@ class MosMedData:
         """Yield the segmentation samples of one study."""
         mask = Volume(path)
         try:
-            if mask.shape != volume.shape:
-                shapes = (" x ".join(map(str, one.shape)) for one in (mask, volume))
-                raise UnreadableImageError("its shape {} is not that of the study, {}".format(*shapes))
+            must_have_shape(mask, volume, "study")
+            areas = mask.planes(mask.labels((0, 1))).sum(axis=(1, 2), dtype=np.int64)
             apart = _apart(mask, volume)
             if apart and not _same_axes(mask, volume):
                 raise UnreadableImageError("its affine turns it otherwise than the study")
-            areas = mask.planes(mask.labels((0, 1))).sum(axis=(1, 2), dtype=np.int64)
         except UnreadableImageError as error:
             where = relative(path, unit.root)
-            yield Skipped(where, f"{_reason(error, path)}; the study is left out of the segmentation cell")
+            yield Skipped(where, f"{reason(error, path)}; the study is left out of the segmentation cell")
             return
         if apart:
             yield Counted("masks placed elsewhere by their affine, laid on the study voxel by voxel", 1)
@@ -226,14 +228,11 @@ class MosMedData:
     def middle(self, count: int) -> list[int]:
         """Return evenly spaced slices from the middle of a volume of `count` slices, in order."""
         first, last = (round(share * (count - 1)) for share in MIDDLE)
-        return _spaced(np.arange(first, last + 1), self.slices)
+        return spaced(np.arange(first, last + 1), self.slices)
 
     def chosen(self, areas: NDArray[np.int64]) -> list[int]:
         """Return the slices to outline, in order, given the pixels of lesion in each slice."""
-        diseased = np.flatnonzero(areas)
-        if self.choice == "largest":
-            diseased = np.sort(diseased[np.argsort(-areas[diseased], kind="stable")[: self.slices]])
-        return _spaced(diseased, self.slices)
+        return chosen_slices(areas, self.slices, choice=self.choice)
 
     def write_fixture(self, root: Path, *, seed: int = 0) -> None:
         """Write a miniature download with its known oddities, and `manifest.json` with what a reader must find."""
@@ -242,31 +241,40 @@ class MosMedData:
         write_fixture(root, seed=seed)
 
     def verify(self, root: Path) -> Iterator[Check]:
-        """Hold registry and file listings against the README of the download."""
+        """Hold registry and file listings against the README of the download.
+
+        Raises:
+            DownloadNotFoundError: If `root` holds no MosMedData.
+            CrossmedError: If no registry can be read.
+        """
         folder = self.locate(root).root
-
-        def check(what: str, found: object, expected: object) -> Check:
-            return Check(what, str(found), str(expected), "ok" if str(found) == str(expected) else "differs")
-
         rows = [row for row in layout.read_registry(folder) if not isinstance(row, Skipped)]
         counts = Counter(row.category for row in rows)
-        yield check("rows of the registry", len(rows), 1110)
+        yield compared("rows of the registry", len(rows), 1110)
         for category, expected in COUNTS.items():
-            yield check(f"{category} rows", counts[category], expected)
-        yield check("studies on disk", len(layout.studies_on_disk(folder)), 1110)
+            yield compared(f"{category} rows", counts[category], expected)
+        yield compared("studies on disk", len(layout.studies_on_disk(folder)), 1110)
         masks = layout.masks_on_disk(folder)
         known = {f"study_{number:04d}" for number in range(255, 305)}
-        yield check("masks on disk", len(masks), 50)
-        yield check("masks of studies 0255 to 0304", len(masks.keys() & known), 50)
+        yield compared("masks on disk", len(masks), 50)
+        yield compared("masks of studies 0255 to 0304", len(masks.keys() & known), 50)
         masked = Counter(row.category for row in rows if row.mask_file)
-        yield check("categories with masks", ", ".join(sorted(masked)) or "none", "CT-1")
+        yield compared("categories with masks", ", ".join(sorted(masked)) or "none", "CT-1")
         for name, start in _MASK_DIGESTS.items():
             try:
+                if name in masks:
+                    require_regular(masks[name])
                 found = hashlib.sha256(masks[name].read_bytes()).hexdigest()[:8] if name in masks else "no mask"
+            except UnreadableImageError as error:
+                found = f"cannot be read: {reason(error, masks[name])}"
             except OSError as error:
                 found = f"cannot be read: {error.strerror}"
             # A copy may have been compressed again.
-            yield Check(f"SHA-256 of the mask of {name}", found, start, "ok" if found == start else "hint")
+            yield compared(f"SHA-256 of the mask of {name}", found, start, otherwise="hint")
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= 200 else f"{path[:80]} ... {path[-80:]}"
 
 
 def _window(window: str | Sequence[float]) -> tuple[float, float]:
@@ -282,13 +290,6 @@ def _window(window: str | Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def _spaced(values: NDArray[np.int64], most: int) -> list[int]:
-    """Take at most so many values, evenly spaced."""
-    if len(values) > most:
-        values = values[np.rint(np.linspace(0, len(values) - 1, most)).astype(int)]
-    return [int(value) for value in values]
-
-
 def _apart(first: Volume, second: Volume) -> bool:
     """Whether the corners of two volumes of one shape lie more than half a voxel apart."""
     corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in first.shape))], dtype=np.float64)
@@ -301,8 +302,3 @@ def _same_axes(first: Volume, second: Volume) -> bool:
 
     codes = [nibabel.aff2axcodes(one.affine) for one in (first, second)]
     return bool(codes[0] == codes[1])
-
-
-def _reason(error: UnreadableImageError, path: Path) -> str:
-    """The message without the path, which the row of the report names already."""
-    return str(error).removeprefix(f"{path}: ")

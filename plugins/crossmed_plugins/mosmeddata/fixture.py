@@ -34,11 +34,11 @@ STUDIES = {
 }
 INVOLVED = {"CT-0": (0.0, 0.0), "CT-1": (0.12, 0.22), "CT-2": (0.3, 0.45), "CT-3": (0.55, 0.7), "CT-4": (0.8, 0.95)}
 LABELS = {
-    "CT-0": "no viral pneumonia in the lungs (CT-0)",
-    "CT-1": "under 25 % of the lungs involved (CT-1)",
-    "CT-2": "25 to 50 % of the lungs involved (CT-2)",
-    "CT-3": "50 to 75 % of the lungs involved (CT-3)",
-    "CT-4": "over 75 % of the lungs involved (CT-4)",
+    "CT-0": "grade 0: nothing is involved",
+    "CT-1": "grade 1: under 25 % involved",
+    "CT-2": "grade 2: 25 to 50 % involved",
+    "CT-3": "grade 3: 50 to 75 % involved",
+    "CT-4": "grade 4: over 75 % involved",
 }
 PADDED, METAL, UNMASKED, PLAIN = 1, 255, 256, 939
 UNLISTED, NO_FILE = 16, 19

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crossmed_core.contracts import Layout
-from crossmed_core.errors import CrossmedError, ExitCode
-from crossmed_core.files import folders, is_folder, not_found
+from crossmed_core.errors import CrossmedError, ExitCode, UnreadableImageError
+from crossmed_core.files import folders, is_folder, not_found, require_regular
 from crossmed_core.types import Skipped
+from crossmed_core.volumes import folder_names, reason
 
 CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 REGISTRY = "dataset_registry"
 COLUMNS = ("study_id", "category", "study_file", "mask_file")
 # Matched in full, which leaves out "._study_0255.nii.gz" and other junk.
-_STUDY = re.compile(r"study_(\d+)\.nii(\.gz)?", re.IGNORECASE)
-_FILE = re.compile(r"study_(\d+)(_mask)?\.nii(\.gz)?", re.IGNORECASE)
+_STUDY = re.compile(r"study_(\d{1,9})\.nii(\.gz)?", re.IGNORECASE | re.ASCII)
+_FILE = re.compile(r"study_(\d{1,9})(_mask)?\.nii(\.gz)?", re.IGNORECASE | re.ASCII)
 
 
 class Row(NamedTuple):
@@ -36,10 +37,10 @@ def locate(root: Path) -> Layout:
     """Find the folder that holds `studies` with folders CT-0 ... CT-4.
 
     Raises:
-        CrossmedError: If there is none.
+        DownloadNotFoundError: If there is none.
     """
     for folder in folders(root):
-        if any(_is_category(name) for name in _folder_names(folder / "studies")):
+        if any(_is_category(name) for name in folder_names(folder / "studies")):
             return Layout("MosMedData COVID19_1110", folder)
     raise not_found("mosmeddata", root, [f"a folder with {REGISTRY}.xlsx (or .csv) and studies/CT-0 ... CT-4"])
 
@@ -47,7 +48,7 @@ def locate(root: Path) -> Layout:
 def studies_on_disk(folder: Path) -> dict[str, Path]:
     """Return the files of all studies by id ("study_0255"), in order; lists the category folders only."""
     found: dict[str, Path] = {}
-    for category in sorted(_folder_names(folder / "studies")):
+    for category in sorted(folder_names(folder / "studies")):
         if _is_category(category):
             for path in _files(folder / "studies" / category):
                 if match := _STUDY.fullmatch(path.name):
@@ -66,15 +67,18 @@ def masks_on_disk(folder: Path) -> dict[str, Path]:
 
 
 def resolve(folder: Path, written: str) -> Path | None:
-    """Return the file that a path of the registry means, .nii or .nii.gz, or None if there is neither.
+    """Return the file that a path of the registry means, .nii or .nii.gz, or None if neither is a regular file.
 
     Registry paths start with a slash, which would otherwise lead to the root of the machine.
     """
     path = folder.joinpath(*(part for part in written.replace("\\", "/").split("/") if part not in ("", ".", "..")))
     stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
     for one in (path, path.with_name(f"{stem}.nii.gz"), path.with_name(f"{stem}.nii")):
-        if one.is_file():
-            return one
+        try:
+            if one.is_file():
+                return one
+        except (OSError, ValueError):  # a path that is too long
+            continue
     return None
 
 
@@ -90,7 +94,11 @@ def read_registry(folder: Path) -> Iterator[Row | Skipped]:
             failures.append(f"{path.name} is missing")
             continue
         try:
+            require_regular(path)
             table = read(path)
+        except UnreadableImageError as error:
+            failures.append(f"{path.name} cannot be read ({reason(error, path)})")
+            continue
         except CrossmedError:
             raise
         except Exception as error:  # a damaged workbook raises what zipfile, XML and openpyxl raise
@@ -111,6 +119,11 @@ def read_registry(folder: Path) -> Iterator[Row | Skipped]:
     )
 
 
+def _shown(text: str) -> str:
+    """Quote what a cell says in a report, cut short if it is long."""
+    return repr(text) if len(text) <= 80 else f"{text[:80]!r} ..."
+
+
 def _rows(name: str, header: list[str], lines: list[list[Any]]) -> Iterator[Row | Skipped]:
     seen = set()
     for number, line in enumerate(lines, start=2):
@@ -121,11 +134,11 @@ def _rows(name: str, header: list[str], lines: list[list[Any]]) -> Iterator[Row 
         study_id, category, file, mask = (cells.get(column, "") for column in COLUMNS)
         match = _STUDY.fullmatch(file.replace("\\", "/").rpartition("/")[2])
         if not match:
-            yield Skipped(where, f"study_file {file!r} names no study (…/study_0001.nii.gz)")
+            yield Skipped(where, f"study_file {_shown(file)} names no study (…/study_0001.nii.gz)")
         elif category not in CATEGORIES:
-            yield Skipped(where, f"category {category!r} is none of {', '.join(CATEGORIES)}")
+            yield Skipped(where, f"category {_shown(category)} is none of {', '.join(CATEGORIES)}")
         elif study_id.removesuffix(".0") != str(int(match[1])):
-            yield Skipped(where, f"study_id {study_id!r} and study_file {file!r} name different studies")
+            yield Skipped(where, f"study_id {_shown(study_id)} and study_file {_shown(file)} name different studies")
         elif match[1] in seen:
             yield Skipped(where, f"study {match[1]} is listed twice; the first row counts")
         else:
@@ -162,13 +175,5 @@ def _files(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as listing:
             return sorted(folder / one.name for one in listing if not is_folder(one))
-    except OSError:
-        return []
-
-
-def _folder_names(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as listing:
-            return [one.name for one in listing if is_folder(one)]
     except OSError:
         return []

@@ -122,6 +122,8 @@ class Phantom:
                 "mask" if task == "segmentation" else "option",
                 TEMPLATES[task],
                 LABELS.get(task, ()),
+                target="the lesion" if task == "segmentation" else "",
+                neutral_target="the abnormal area" if task == "segmentation" else "",
             )
             for modality in self.modalities
             for anatomy in self.anatomies

@@ -17,7 +17,7 @@ from PIL import Image
 from crossmed_core.contracts import Check, Layout
 from crossmed_core.dicom import read_header
 from crossmed_core.errors import CrossmedError, UnreadableImageError
-from crossmed_core.files import relative
+from crossmed_core.files import relative, require_regular
 from crossmed_core.images import encode_mask, read_mask
 from crossmed_core.types import MAT, RLE, Counted, ImageRef, MaskRef, Question, Reading, Sample, Skipped
 from crossmed_plugins.siim_acr import rle
@@ -92,13 +92,22 @@ class SiimAcr:
 
     def questions(self) -> Mapping[MAT, Question]:
         """Return the one question, answered by a mask."""
-        return {CELL: Question(CELL, "mask", TEMPLATES, neutral=NEUTRAL)}
+        return {
+            CELL: Question(
+                CELL,
+                "mask",
+                TEMPLATES,
+                neutral=NEUTRAL,
+                target="the pneumothorax",
+                neutral_target="the abnormal finding",
+            )
+        }
 
     def locate(self, root: Path) -> Layout:
         """Find the download: "nested" (by UID), "flat" (stage 2) or "png" (PNG copies).
 
         Raises:
-            CrossmedError: If it is not there; names the layouts looked for and what was found instead.
+            DownloadNotFoundError: If it is not there; names the layouts looked for and what was found instead.
         """
         return locate(root)
 
@@ -106,7 +115,7 @@ class SiimAcr:
         """Join files and rows, and yield the images in chunks by the order of their ids.
 
         Raises:
-            CrossmedError: If `root` holds no SIIM-ACR download.
+            DownloadNotFoundError: If `root` holds no SIIM-ACR download.
         """
         root = Path(root).absolute()
         layout = locate(root)
@@ -137,7 +146,7 @@ class SiimAcr:
         """Yield all samples.
 
         Raises:
-            CrossmedError: If `root` holds no SIIM-ACR download.
+            DownloadNotFoundError: If `root` holds no SIIM-ACR download.
         """
         for one in self.units(root):
             if isinstance(one, Unit):
@@ -149,7 +158,7 @@ class SiimAcr:
         """Hold the label table and the number of files against the published ones.
 
         Raises:
-            CrossmedError: If `root` holds no SIIM-ACR download.
+            DownloadNotFoundError: If `root` holds no SIIM-ACR download.
         """
         from crossmed_plugins.siim_acr.published import checks
 
@@ -175,6 +184,7 @@ class SiimAcr:
 def _dicom_sample(entry: Entry, unit: Unit) -> Sample | Skipped:
     where = relative(entry.path, Path(unit.root))
     try:
+        require_regular(entry.path)
         header = read_header(entry.path, TAGS)
     except UnreadableImageError as error:
         return Skipped(where, f"{str(error).removeprefix(f'{entry.path}: ')}; download it again")
@@ -208,8 +218,11 @@ def _dicom_sample(entry: Entry, unit: Unit) -> Sample | Skipped:
 def _png_sample(entry: Entry, unit: Unit) -> Sample | Skipped:
     root = Path(unit.root)
     try:
+        require_regular(entry.path)
         with Image.open(entry.path) as image:
             width, height = image.size
+    except UnreadableImageError as error:
+        return Skipped(relative(entry.path, root), f"{str(error).removeprefix(f'{entry.path}: ')}; download it again")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return Skipped(relative(entry.path, root), "is not an image file, or a truncated one; download it again")
     region = RLE((height, width), (height * width,))
@@ -252,7 +265,7 @@ def _sample(
 
 def years(age: str) -> int | None:
     """Return an age in whole years: "62" as these files have it, or "062Y", "018M" ... as DICOM PS3.5 wants it."""
-    match = re.fullmatch(r"\s*(\d+)\s*([DWMY]?)\s*", age.upper())
+    match = re.fullmatch(r"\s*(\d{1,9})\s*([DWMY]?)\s*", age.upper())
     return int(int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12}.get(match[2], 1)) if match else None
 
 

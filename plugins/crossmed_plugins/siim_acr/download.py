@@ -70,7 +70,7 @@ def locate(root: Path) -> Layout:
     """Find the download; a folder of images tells it, else a table of run lengths.
 
     Raises:
-        CrossmedError: If there is neither.
+        DownloadNotFoundError: If there is neither.
     """
     root = root.absolute()
     for folder in folders(root):

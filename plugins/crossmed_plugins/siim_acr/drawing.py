@@ -1,7 +1,7 @@
 """Draws the counterfeit's chests and writes them as the kinds of DICOM files that the real download may hold.
 
 They look a little like what they stand for and carry a hint that a small network can learn: free air is a dark crescent
-at the outer upper side of a lung that has fallen together. They are no simulation of X-rays.
+at the outer side of a lung that has fallen together. They are no simulation of X-rays.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ def chest(
         picture[lung] = 0.34
         if air and side == sick:
             share = rng.uniform(0.80, 0.90)
-            fallen = ellipse(side * (0.44 - 0.3 * wide), 0.25 * high, share * wide, share * high)
+            fallen = ellipse(side * (0.44 - 0.3 * wide), 0.0, share * wide, share * high)
             picture[lung & fallen] = 0.46
-            mask = lung & ~fallen
+            # Above or below: four regions that lie apart can then be found, as they can in patients.
+            mask = lung & ~fallen & (y < -0.1 if rng.random() < 0.5 else y > 0.1)
     picture[ellipse(0.08, 0.38, 0.26, 0.34)] = 0.78
     picture += 0.05 * np.sin(x**2 * 3 + y * rng.uniform(17, 23) + rng.uniform(0, 6)) * (picture > 0.1)
     picture[mask] = 0.06

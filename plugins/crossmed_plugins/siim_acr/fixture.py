@@ -23,7 +23,7 @@ from crossmed_plugins.siim_acr import rle
 from crossmed_plugins.siim_acr.drawing import Kind, Picture, chest, dicom, encoded, grey, uid
 
 LAYOUTS = ("nested", "flat", "png")
-PER_LABEL: dict[Part, int] = {"train": 18, "val": 4, "test": 6}
+PER_LABEL: dict[Part, int] = {"train": 32, "val": 8, "test": 12}
 """Images to train on, beside the traps."""
 UNLISTED = "ID_0a1b2c3d4"
 """A test image of stage 2."""

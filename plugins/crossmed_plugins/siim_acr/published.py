@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crossmed_core.contracts import Check, Layout
-from crossmed_core.files import relative, walk
+from crossmed_core.errors import UnreadableImageError
+from crossmed_core.files import relative, require_regular, walk
 from crossmed_core.types import Skipped
 from crossmed_plugins.siim_acr import rle
 from crossmed_plugins.siim_acr.download import PNG_IMAGES, PNG_MASKS, children, dicom_folders, rle_table
@@ -101,7 +102,10 @@ def _png_tables(folder: Path, root: Path) -> Iterator[Check]:
 def _digest(path: Path) -> Check:
     first, last = DIGESTS[path.name.lower()]
     try:
+        require_regular(path)
         found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except UnreadableImageError as error:
+        found = f"cannot be read: {str(error).removeprefix(f'{path}: ')}"
     except OSError as error:
         found = f"cannot be read: {error.strerror}"
     same = found.startswith(first) and found.endswith(last)

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO, cast
 
-from crossmed_core.files import relative
+from crossmed_core.errors import UnreadableImageError
+from crossmed_core.files import relative, require_regular
 from crossmed_core.types import Skipped
 from crossmed_plugins.siim_acr import rle
 
@@ -57,7 +58,7 @@ def header(path: Path) -> tuple[str, ...]:
     try:
         with _opened(path) as file:
             return _names(next(csv.reader(file), []))
-    except (OSError, EOFError, ValueError, csv.Error, zlib.error):
+    except (UnreadableImageError, OSError, EOFError, ValueError, csv.Error, zlib.error):
         return ()
 
 
@@ -90,6 +91,8 @@ def rows_of(path: Path, columns: Sequence[str]) -> list[tuple[int, Mapping[str, 
                 for fields in reader
                 if any(one.strip() for one in fields)
             ]
+    except UnreadableImageError as error:
+        raise TableError(f"cannot be read: {str(error).removeprefix(f'{path}: ')}") from error
     except OSError as error:
         raise TableError(f"cannot be read: {error.strerror or error}") from error
     except (EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
@@ -121,6 +124,7 @@ def row_names(shown: str, rows: Sequence[Row]) -> str:
 
 
 def _opened(path: Path) -> TextIO:
+    require_regular(path)
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     return cast(TextIO, opener(path, "rt", encoding="utf-8-sig", newline=""))
 
