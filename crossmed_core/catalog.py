@@ -6,10 +6,8 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from crossmed_core.benchmark import Benchmark, DatasetBenchmark
-from crossmed_core.built import BuiltBenchmark, is_built
 from crossmed_core.contracts import Dataset, Metric, Model, ModelFamily, Splitter, TrainSettings
 from crossmed_core.errors import CrossmedError, ExitCode, suggest
 from crossmed_core.paths import cache_folder
@@ -17,6 +15,9 @@ from crossmed_core.plugins import Claim, PluginConfig, PluginManager
 from crossmed_core.records import DatasetRecord, MetricRecord, ModelRecord
 from crossmed_core.registry import ModelEntry, Registry, load_registry
 from crossmed_core.types import AnswerKind, ModelSpec
+
+if TYPE_CHECKING:
+    from crossmed_core.benchmark import Benchmark
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,10 @@ class Catalog:
         Raises:
             CrossmedError: For an unknown name or option, or a raw download, which is built first.
         """
+        # Lists of names do not wait for these.
+        from crossmed_core.benchmark import DatasetBenchmark
+        from crossmed_core.built import BuiltBenchmark, is_built
+
         if data is not None and is_built(data):
             return BuiltBenchmark(data, options)
         if data is not None:

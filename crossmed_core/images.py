@@ -16,7 +16,6 @@ from PIL import Image
 from crossmed_core.dicom import is_dicom, read_dicom
 from crossmed_core.errors import UnreadableImageError
 from crossmed_core.files import require_regular
-from crossmed_core.marks import draw_marks
 from crossmed_core.nifti import is_nifti, open_volume
 from crossmed_core.types import RLE, ImageRef, MaskRef
 
@@ -37,7 +36,11 @@ def read_image(ref: ImageRef) -> NDArray[np.uint8]:
     pixels = _read_pixels(ref)
     if ref.pixels is not None and pixel_digest(pixels) != ref.pixels:
         raise UnreadableImageError(f"{ref.path}: the image is not the one that was recorded (pixels differ)")
-    return draw_marks(pixels, [decode_mask(region) for region in ref.marks]) if ref.marks else pixels
+    if not ref.marks:
+        return pixels
+    from crossmed_core.marks import draw_marks  # scipy.ndimage: the command line does not wait for it
+
+    return draw_marks(pixels, [decode_mask(region) for region in ref.marks])
 
 
 def _read_pixels(ref: ImageRef) -> NDArray[np.uint8]:

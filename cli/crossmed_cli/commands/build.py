@@ -11,12 +11,8 @@ from typing import Any
 
 import click
 
-from crossmed_cli.build_view import BuildView, card_json, print_card, warn_of_problems
 from crossmed_cli.console import err, print_json
 from crossmed_cli.options import catalog_options, cores, json_option, many, option, pairs
-from crossmed_core.build import build
-from crossmed_core.build_recipe import read_build_recipe
-from crossmed_core.build_sources import BuildRequest
 from crossmed_core.catalog import Catalog
 from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.recipe import DEFAULT_BUILD
@@ -76,6 +72,12 @@ def command(
     crossmed build --data ~/downloads --recipe mini --dataset chexpert --out small
     crossmed run --model resnet18 --split zero-overlap --data bench
     """  # noqa: D301  (\b is click's mark for lines that it must not wrap)
+    # Behind --help: numpy, Pillow and all that a build needs.
+    from crossmed_cli.build_view import BuildView, card_json, print_card, warn_of_problems
+    from crossmed_core.build import build
+    from crossmed_core.build_recipe import read_build_recipe
+    from crossmed_core.build_sources import BuildRequest
+
     request = BuildRequest(
         roots=data,
         out=Path(os.path.abspath(out)),  # noqa: PTH100  (resolve raises on a link to itself)
