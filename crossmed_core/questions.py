@@ -33,7 +33,7 @@ ADJUSTMENTS = 200
 
 
 class UnaskableError(CrossmedError):
-    """A sample of which no question can be made: all other labels may be true too, or too few regions fit."""
+    """A sample of which no question can be made: every other label is or may be true too."""
 
 
 @dataclass(frozen=True)

@@ -230,25 +230,32 @@ def show_dataset(
         "default targets": list(record.default_targets),
     }
     if record.generated:
-        benchmark = _benchmark(catalog, name, None, dataset_option)
-        facts["options (--dataset-option)"] = benchmark.options
-        facts["cells"] = len(benchmark.questions)
-        facts["items"] = {part: sum(key.part == part for key in benchmark.keys.values()) for part in PARTS}
-        facts["digest"] = benchmark.digest
-        if sheet is not None:
-            from crossmed_cli.pictures import save_sheet
-
-            save_sheet(benchmark, sheet)
-            facts["sheet"] = str(sheet)
+        facts |= _contents(_benchmark(catalog, name, None, dataset_option), sheet)
     elif sheet is not None:
         raise CrossmedError(
-            f"A contact sheet of {name!r} needs its images.", hint="Say where they lie with --data DIR."
+            f"A contact sheet of {name!r} needs its images.", hint="Build a benchmark of them, and name it with --data."
         )
     if as_json:
         print_json(facts)
     else:
         _print_facts(facts)
     return 0
+
+
+def _contents(benchmark: Benchmark, sheet: Path | None) -> dict[str, Any]:
+    """Describe what a benchmark holds, and write its contact sheet if one is asked for."""
+    facts: dict[str, Any] = {
+        "options (--dataset-option)": benchmark.options,
+        "cells": len(benchmark.questions),
+        "items": {part: sum(key.part == part for key in benchmark.keys.values()) for part in PARTS},
+        "digest": benchmark.digest,
+    }
+    if sheet is not None:
+        from crossmed_cli.pictures import save_sheet
+
+        save_sheet(benchmark, sheet)
+        facts["sheet"] = str(sheet)
+    return facts
 
 
 def _show_built(
@@ -259,15 +266,7 @@ def _show_built(
     facts: dict[str, Any] = {"benchmark": benchmark.name, "about": card.get("about")}
     for name, source in card["sources"].items():
         facts[name] = f"{source['items']} items of {source['patients']} patients; {source['licence']}"
-    facts["options (--dataset-option)"] = benchmark.options
-    facts["cells"] = len(benchmark.questions)
-    facts["items"] = {part: sum(key.part == part for key in benchmark.keys.values()) for part in PARTS}
-    facts["digest"] = benchmark.digest
-    if sheet is not None:
-        from crossmed_cli.pictures import save_sheet
-
-        save_sheet(benchmark, sheet)
-        facts["sheet"] = str(sheet)
+    facts |= _contents(benchmark, sheet)
     if as_json:
         print_json(facts)
     else:
