@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 from operator import index
+from typing import get_args
 
 from crossmed_core.contracts import Model
 from crossmed_core.errors import UnreadableImageError
 from crossmed_core.images import decode_mask, read_mask
 from crossmed_core.seeding import digest
-from crossmed_core.types import RLE, Item, Prediction
+from crossmed_core.types import RLE, FailureKind, Item, Prediction
 
 
 def choose(item: Item, scores: Sequence[float], *, seed: int) -> Prediction:
@@ -72,7 +73,8 @@ def checked(item: Item, prediction: Prediction | None) -> Prediction:
         return Prediction(item.id, error="the model returned no prediction")
     raw = None if prediction.raw is None else str(prediction.raw)
     if prediction.error is not None:
-        return Prediction(item.id, raw=raw, error=str(prediction.error))
+        kind = prediction.failure if prediction.failure in get_args(FailureKind) else "error"
+        return Prediction(item.id, raw=raw, error=str(prediction.error), failure=kind)
     try:
         kind = _option(item, prediction) if item.kind == "option" else _mask(item, prediction)
     except (TypeError, ValueError, UnreadableImageError) as error:

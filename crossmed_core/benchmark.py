@@ -156,7 +156,9 @@ class DatasetBenchmark(Benchmark):
             if sample.mat not in self.questions:
                 raise CrossmedError(f"Dataset {name}: sample {sample.id!r} lies in {sample.mat}, which asks nothing.")
             self._samples[sample.id] = sample
-            keys[sample.id] = ItemKey(sample.id, sample.mat, sample.patient, name, sample.label or "", part_of(sample))
+            keys[sample.id] = ItemKey(
+                sample.id, sample.mat, sample.patient, name, sample.label or "", part_of(sample), sample.study
+            )
         if not keys:
             raise CrossmedError(f"Dataset {name} has no samples under {root}.", exit_code=ExitCode.ENVIRONMENT)
         self.keys: Mapping[str, ItemKey] = keys

@@ -99,8 +99,9 @@ class BuiltBenchmark(Benchmark):
                 try:
                     row = json.loads(line)
                     key = ItemKey(
-                        row["id"], MAT.parse(row["cell"]), row["patient"], row["dataset"], row["label"], row["part"]
-                    )
+                        row["id"], MAT.parse(row["cell"]), row["patient"], row["dataset"], row["label"], row["part"],
+                        row["study"],
+                    )  # fmt: skip
                     item_from_json(row)
                 except (AttributeError, KeyError, TypeError, ValueError) as error:
                     raise _damaged(f"{self.root / ITEMS}, line {number}", error) from error

@@ -228,6 +228,18 @@ class Splitter(Protocol):
 
 
 @runtime_checkable
+class ConfigurableSplitter(Splitter, Protocol):
+    """A splitter with options (`SplitRecord.options`) or an argument (`SplitRecord.argument`)."""
+
+    def configured(self, options: Mapping[str, Any], argument: str) -> Splitter:
+        """Return the splitter with these options and the text after the colon ("" if there is none).
+
+        Raises:
+            CrossmedError: For a value that it does not take, or a missing argument.
+        """
+
+
+@runtime_checkable
 class Metric(Protocol):
     """A pure function of answered items."""
 

@@ -96,6 +96,9 @@ class ModelRecord(Record):
         trains: Whether `fit` learns anything from items.
         sees_images: Whether option items are looked at; if not, generated datasets need not draw them.
         closed_labels: True if it can only answer labels that it was trained on (a classifier, not a language model).
+        reads_text: Whether the words of question and options are read, not only the options chosen among: then the
+            controls that withhold the image or change the words apply to it.
+        zero_shot: Whether it can answer as it is loaded, without `fit`; always so if it does not train.
         needs_spec: True if a bare name is not enough ("timm:resnet18", or an alias of the registry).
         options: Option names that `load` understands, with one-line descriptions.
     """
@@ -104,6 +107,8 @@ class ModelRecord(Record):
     trains: bool = True
     sees_images: bool = True
     closed_labels: bool = False
+    reads_text: bool = False
+    zero_shot: bool = False
     needs_spec: bool = False
     options: tuple[tuple[str, str], ...] = ()
 
@@ -114,9 +119,16 @@ class SplitRecord(Record):
 
     Attributes:
         source: The paper that the rule comes from.
+        argument: What is written after a colon ("held-out:CELL+CELL"), in one line; "" if the split takes none.
+        options: Names that `--split-option` may set for it, with one-line descriptions. A split with an argument or
+            options follows `contracts.ConfigurableSplitter`.
+        example: One line that shows what it does.
     """
 
     source: str = ""
+    argument: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+    example: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +139,14 @@ class MetricRecord(Record):
         answers: The kind of items it scores.
         primary: Whether tables show it by default for that kind.
         low: Smallest possible value.
-        high: Largest possible value; larger is better.
+        high: Largest possible value.
+        lower_is_better: True for errors and losses.
+        needs_scores: True if it looks at `Prediction.option_scores`; answers without them do not count.
     """
 
     answers: AnswerKind = "option"
     primary: bool = False
     low: float = 0.0
     high: float = 1.0
+    lower_is_better: bool = False
+    needs_scores: bool = False

@@ -265,6 +265,7 @@ def prediction_to_json(prediction: Prediction) -> dict[str, Any]:
         "raw": prediction.raw,
         "guess": prediction.guess or None,
         "error": prediction.error,
+        "failure": prediction.failure,
     }
     return {name: value for name, value in row.items() if value is not None}
 
@@ -280,6 +281,7 @@ def prediction_from_json(row: Mapping[str, Any]) -> Prediction:
         raw=row.get("raw"),
         guess=row.get("guess", False),
         error=row.get("error"),
+        failure=row.get("failure"),
     )
 
 

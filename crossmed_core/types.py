@@ -9,6 +9,9 @@ from typing import Literal, NamedTuple
 AnswerKind = Literal["option", "mask"]
 """How an item is answered: by choosing one of its options, or by outlining a region."""
 
+FailureKind = Literal["unparsed", "refused", "error"]
+"""Why there is no answer: words that name no option, a refusal, or anything else that went wrong."""
+
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
@@ -80,6 +83,7 @@ class ImageRef:
         axial: Which slice of a volume, counted from the feet; None for a file that holds one image.
         rendering: How the raw values of a volume are shown; DICOM files say it themselves.
         marks: Regions drawn on the image as lettered contours, A first.
+        blank: Whether every pixel is replaced by mid grey before the marks are drawn (a control: `controls`).
     """
 
     path: str
@@ -88,6 +92,7 @@ class ImageRef:
     axial: int | None = None
     rendering: Rendering | None = None
     marks: tuple[RLE, ...] = ()
+    blank: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +217,8 @@ class Item:
         candidates: Regions among which a model chooses that outlines nothing itself: one per option where the item is
             asked as a choice. One of them is the true region.
         decoys: How many of the options are never true in this cell: who knows its labels chooses among the others.
+        withheld: What a model that reads text is not given (a control: `controls`): "image", "question". Only a model
+            whose record says `reads_text` is ever asked such an item.
     """
 
     id: str
@@ -228,6 +235,7 @@ class Item:
     study: str | None = None
     candidates: tuple[RLE, ...] = ()
     decoys: int = 0
+    withheld: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> AnswerKind:
@@ -260,6 +268,7 @@ class ItemKey(NamedTuple):
     dataset: str
     label: str
     part: Part
+    study: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +282,8 @@ class Split:
         train: Item ids, in a seeded order of which every prefix is even over cells and labels; likewise `val`.
         test: Item ids, in an order of which every prefix is a random sample.
         cells: The training cells.
-        note: What a reader must know of it (an empty rule, a coincidence), or "".
+        note: Why no cell satisfies the rule, and the rule that would work; "" if some do.
+        trains: False if the model is asked as it is loaded, without training (zero-shot).
     """
 
     rule: str
@@ -284,6 +294,7 @@ class Split:
     test: tuple[str, ...]
     cells: tuple[MAT, ...]
     note: str = ""
+    trains: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +309,7 @@ class Prediction:
         raw: The model's own words, if it speaks.
         guess: True where the model knows nothing of the options (labels never trained on) and a seeded coin decided.
         error: Why there is no answer; then `option` and `mask` are None.
+        failure: The kind of failure; None where `error` is, and taken as "error" where only `error` is set.
     """
 
     item: str
@@ -307,6 +319,7 @@ class Prediction:
     raw: str | None = None
     guess: bool = False
     error: str | None = None
+    failure: FailureKind | None = None
 
     @property
     def scored(self) -> bool:
