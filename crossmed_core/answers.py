@@ -73,8 +73,8 @@ def checked(item: Item, prediction: Prediction | None) -> Prediction:
         return Prediction(item.id, error="the model returned no prediction")
     raw = None if prediction.raw is None else str(prediction.raw)
     if prediction.error is not None:
-        kind = prediction.failure if prediction.failure in get_args(FailureKind) else "error"
-        return Prediction(item.id, raw=raw, error=str(prediction.error), failure=kind)
+        failure = prediction.failure if prediction.failure in get_args(FailureKind) else "error"
+        return Prediction(item.id, raw=raw, error=str(prediction.error), failure=failure)
     try:
         kind = _option(item, prediction) if item.kind == "option" else _mask(item, prediction)
     except (TypeError, ValueError, UnreadableImageError) as error:
