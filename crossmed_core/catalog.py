@@ -8,11 +8,19 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from crossmed_core.contracts import Dataset, Metric, Model, ModelFamily, Splitter, TrainSettings
+from crossmed_core.contracts import (
+    ConfigurableSplitter,
+    Dataset,
+    Metric,
+    Model,
+    ModelFamily,
+    Splitter,
+    TrainSettings,
+)
 from crossmed_core.errors import CrossmedError, ExitCode, suggest
 from crossmed_core.paths import cache_folder
 from crossmed_core.plugins import Claim, PluginConfig, PluginManager
-from crossmed_core.records import DatasetRecord, MetricRecord, ModelRecord
+from crossmed_core.records import DatasetRecord, MetricRecord, ModelRecord, SplitRecord
 from crossmed_core.registry import ModelEntry, Registry, load_registry
 from crossmed_core.types import AnswerKind, ModelSpec
 
@@ -191,10 +199,75 @@ class Catalog:
 
     # -- splits and metrics ------------------------------------------------------------------------
 
-    def splitter(self, name: str) -> Splitter:
-        """Import a split."""
-        splitter: Splitter = self.plugins.get("split", name).record.load()
-        return splitter
+    def splitter(self, text: str, options: Mapping[str, Any] | None = None) -> Splitter:
+        """Import a split, with its argument and options.
+
+        Args:
+            text: NAME, NAME:ARGUMENT, or either with "distribution:" before it.
+            options: Its options (`split_options`).
+
+        Raises:
+            CrossmedError: For an unknown name or option, a missing argument, one too many, or a value that the split
+                does not take.
+        """
+        claim, argument = self._split(text)
+        record: SplitRecord = claim.record
+        known = {name for name, _ in record.options}
+        for name in options or {}:
+            if name not in known:
+                raise CrossmedError(f"Split {record.name!r} has no option {name!r}.", hint=suggest(name, known))
+        splitter: Splitter = record.load()
+        if not record.argument and not record.options:
+            return splitter
+        if not isinstance(splitter, ConfigurableSplitter):
+            raise CrossmedError(
+                f"Split {record.name!r} declares an argument or options, and takes none.",
+                hint="That is a fault of its plugin: it needs a method 'configured'.",
+                exit_code=ExitCode.ENVIRONMENT,
+            )
+        return splitter.configured(dict(options or {}), argument)
+
+    def split_claim(self, text: str) -> Claim:
+        """Look up who registered the split of a text as `splitter` takes it, without importing it.
+
+        Raises:
+            CrossmedError: For an unknown name, a missing argument, or one too many.
+        """
+        return self._split(text)[0]
+
+    def split_options(self, text: str) -> set[str]:
+        """Return the options that the split of a text knows.
+
+        Raises:
+            CrossmedError: As `split_claim`.
+        """
+        return {name for name, _ in self.split_claim(text).record.options}
+
+    def split_settings(self, text: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the options of a split as they act, defaults included where it tells them (`settings`), for the card.
+
+        Raises:
+            CrossmedError: As `splitter`.
+        """
+        splitter = self.splitter(text, options)
+        return {**getattr(splitter, "settings", {}), **(options or {})}
+
+    def _split(self, text: str) -> tuple[Claim, str]:
+        """Take NAME or NAME:ARGUMENT apart; a distribution may stand before either."""
+        head, colon, rest = text.partition(":")
+        name, argument = head, rest
+        if head not in self.plugins.records("split") and head in {one.distribution for one in self.plugins.plugins}:
+            own, colon, argument = rest.partition(":")
+            name = f"{head}:{own}"
+        claim = self.plugins.get("split", name)
+        record: SplitRecord = claim.record
+        if colon and not record.argument:
+            raise CrossmedError(f"Split {name!r} takes nothing after a colon, not {argument!r}.")
+        if record.argument and not argument.strip():
+            raise CrossmedError(
+                f"Split {name!r} needs an argument: {record.argument}.", hint=f"For example: {record.example}"
+            )
+        return claim, argument
 
     def metric(self, name: str) -> tuple[MetricRecord, Metric]:
         """Import a metric."""

@@ -284,3 +284,11 @@ class KnowsInformedChance(Protocol):
 
     def informed_chance(self, items: Sequence[Item]) -> float:
         """Return the expected value of a uniform guess among the options that are no decoys (`Item.decoys`)."""
+
+
+@runtime_checkable
+class KnowsBounds(Protocol):
+    """A metric that can say what unscored items could have made of it."""
+
+    def bounds(self, pairs: Sequence[tuple[Item, Prediction]], unscored: Sequence[Item]) -> tuple[float, float]:
+        """Return the value if every unscored item were answered as badly, and as well, as can be."""

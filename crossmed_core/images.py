@@ -19,6 +19,8 @@ from crossmed_core.files import require_regular
 from crossmed_core.nifti import is_nifti, open_volume
 from crossmed_core.types import RLE, ImageRef, MaskRef
 
+BLANK = 127
+"""The grey of a blank image: neither the black of a background nor the white of bone."""
 # PIL would clip deeper images at 255 without a word; they must be windowed by their dataset first.
 _DISPLAYABLE = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 
@@ -36,6 +38,8 @@ def read_image(ref: ImageRef) -> NDArray[np.uint8]:
     pixels = _read_pixels(ref)
     if ref.pixels is not None and pixel_digest(pixels) != ref.pixels:
         raise UnreadableImageError(f"{ref.path}: the image is not the one that was recorded (pixels differ)")
+    if ref.blank:
+        pixels = np.full_like(pixels, BLANK)
     if not ref.marks:
         return pixels
     from crossmed_core.marks import draw_marks  # scipy.ndimage: the command line does not wait for it

@@ -122,7 +122,7 @@ class SplitRecord(Record):
         argument: What is written after a colon ("held-out:CELL+CELL"), in one line; "" if the split takes none.
         options: Names that `--split-option` may set for it, with one-line descriptions. A split with an argument or
             options follows `contracts.ConfigurableSplitter`.
-        example: One line that shows what it does.
+        example: One line that shows what it does; for a split with an argument it begins with NAME:ARGUMENT.
     """
 
     source: str = ""

@@ -17,6 +17,8 @@ from crossmed_core.catalog import Catalog
 from crossmed_core.contracts import Metric
 from crossmed_core.devices import precision
 from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.gaps import Gap, gaps
+from crossmed_core.order_scores import ORDER_METRICS, order_scores
 from crossmed_core.recipe import Study
 from crossmed_core.runlog import (
     SCHEMA_VERSION,
@@ -28,11 +30,13 @@ from crossmed_core.runlog import (
     write_json,
     writing,
 )
-from crossmed_core.runner import read_trial
-from crossmed_core.scoring import Answers, Gap, conditions, gaps, score
+from crossmed_core.scoring import Answers, Condition, conditions, score, with_probabilities
 from crossmed_core.study import PlannedTrial
+from crossmed_core.trial_files import read_trial
 from crossmed_core.types import AnswerKind, Score
 
+_MAY_CHANGE = ("about", "controls", "seen", "baselines", "remarks")
+"""Fields of run.json that change no answer: what they ask for can be added to a run that was finished."""
 RUN_FIELDS = ("schema_version", "benchmark", "splits", "trials", "compare", "status", "sessions")
 """What every run.json has."""
 
@@ -55,7 +59,7 @@ def header(
             "train": asdict(resolved.settings),
             "plugin": resolved.claim.plugin.key,
         }
-    splits = {trial.spec.split: catalog.plugins.get("split", trial.spec.split).plugin.key for trial in trials}
+    splits = {trial.spec.split: catalog.split_claim(trial.spec.split).plugin.key for trial in trials}
     return {
         "schema_version": SCHEMA_VERSION,
         "name": study.name,
@@ -71,7 +75,13 @@ def header(
         },
         "models": models,
         "splits": splits,
+        "split_options": dict(study.split_options),
+        "option_orders": study.option_orders,
         "limit": study.limit,
+        "remarks": list(dict.fromkeys(remark for trial in trials for remark in trial.remarks)),
+        "controls": list(study.controls),
+        "seen": study.seen,
+        "baselines": study.baselines,
         "device": device,
         "precision": precision(device),
         "threads": threads,
@@ -118,6 +128,7 @@ def open_run(folder: Path, wanted: Mapping[str, Any], session: Mapping[str, Any]
                 exit_code=ExitCode.RUN_FOLDER,
             )
         warnings = _changes(run["sessions"][0]["environment"], now["environment"])
+        run |= {name: wanted[name] for name in _MAY_CHANGE}
         run["sessions"].append(now)
     else:
         others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
@@ -150,7 +161,7 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     import json
 
     plain = json.loads(json.dumps(new, default=list))
-    return [name for name in plain if name != "about" and old.get(name) != plain[name]]
+    return [name for name in plain if name not in _MAY_CHANGE and old.get(name) != plain[name]]
 
 
 def close_run(folder: Path, run: dict[str, Any], status: str) -> None:
@@ -176,6 +187,8 @@ def session_facts(argv: Sequence[str], device_reason: str, catalog: Catalog) -> 
 def read_answers(folder: Path) -> tuple[list[Answers], list[dict[str, Any]]]:
     """Read the answers of all trials that have any, in the order of run.json, and every trial's state.
 
+    The answers of controls and baselines and to seen cells follow each trial's own; `Answers.variant` tells them apart.
+
     Raises:
         CrossmedError: If the folder holds no run, or a file is damaged.
     """
@@ -187,10 +200,9 @@ def read_answers(folder: Path) -> tuple[list[Answers], list[dict[str, Any]]]:
             states.append({"id": trial, "status": "not started"})
             continue
         state, found = read_trial(place)
-        state["answered"] = len(found.pairs)
+        state["answered"] = len(found[0].pairs)
         states.append(state)
-        if found.pairs:
-            answers.append(found)
+        answers += [one for one in found if one.pairs]
     return answers, states
 
 
@@ -216,9 +228,10 @@ def score_run(
     by_kind: dict[AnswerKind, dict[str, Metric]] = {
         kind: _metrics(catalog, kind, metrics) for kind in ("option", "mask")
     }
+    primary = {name for kind in by_kind for name in catalog.metrics_for(kind, primary=True)}
     kinds = {kind for one in answers for kind in kinds_of(one)}
     for name in metrics:
-        if answers and not any(name in by_kind[kind] for kind in kinds):
+        if answers and name not in ORDER_METRICS and not any(name in by_kind[kind] for kind in kinds):
             wanted, _ = catalog.metric(name)
             raise CrossmedError(
                 f"Metric {name!r} scores {wanted.answers} items; this run has {' and '.join(kinds)} items."
@@ -229,16 +242,24 @@ def score_run(
     for kind, known in by_kind.items():
         mine = [one for one in answers if kind in kinds_of(one)]
         for name, metric in known.items() if mine else ():
+            record, _ = catalog.metric(name)
+            # Beside the answers (controls, baselines) only the main metrics are computed, or those asked for.
+            wide = bool(metrics) or name in primary
+            shown = mine if wide else [one for one in mine if not one.variant]
+            if record.needs_scores:
+                shown = [one for one in map(with_probabilities, shown) if one.scored()]
             try:
                 proportion = bool(getattr(metric, "proportion", False))
-                new = [score(group, name, metric, proportion=proportion) for group in conditions(mine).values()]
-                found += gaps(mine, {name: metric}, pairs)
+                groups = conditions(shown).values()
+                scores += [score(group, name, metric, proportion=proportion) for group in groups]
+                found += gaps([one for one in shown if not one.variant or wide], {name: metric}, pairs)
             except (Exception, SystemExit) as error:
                 warn(f"metric {name!r} failed and is left out: {type(error).__name__}: {error}")
-                continue
-            scores += new
+    if not metrics or set(metrics) & set(ORDER_METRICS):
+        groups = conditions(one for one in answers if one.orders).values()
+        scores += [one for group in groups for one in order_scores(group) if not metrics or one.metric in metrics]
     order = {key: place for place, key in enumerate(conditions(answers))}
-    scores.sort(key=lambda one: order[one.model, one.target, one.split])
+    scores.sort(key=lambda one: order[Condition(one.model, one.target, one.split, one.fraction, one.variant)])
     return scores, found
 
 
@@ -254,7 +275,7 @@ def kinds_of(answers: Answers) -> tuple[AnswerKind, ...]:
 def _metrics(catalog: Catalog, kind: AnswerKind, names: Sequence[str]) -> dict[str, Metric]:
     if not names:
         return catalog.metrics_for(kind)
-    chosen = {name: catalog.metric(name) for name in names}
+    chosen = {name: catalog.metric(name) for name in names if name not in ORDER_METRICS}
     return {name: metric for name, (record, metric) in chosen.items() if record.answers == kind}
 
 

@@ -1,30 +1,30 @@
-"""One trial: split -> fit -> predict. The only module that sees everything, and it can be killed at any moment."""
+"""One trial: split -> fit -> predict, then controls and baselines. It can be killed at any moment.
+
+The only module that sees everything.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from crossmed_core.answers import answer_block
 from crossmed_core.benchmark import Benchmark
 from crossmed_core.catalog import Catalog, ResolvedModel
 from crossmed_core.contracts import FitContext, Model, SavesWeights
-from crossmed_core.errors import CrossmedError, ExitCode, UnreadableImageError
-from crossmed_core.images import encode_mask, read_image, read_mask
+from crossmed_core.controls import controlled, why_not
+from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.leaks import SignatureCache, prove_images
+from crossmed_core.predicting import Emit, answered, predict
 from crossmed_core.runlog import (
     append_rows,
     drop_torn_line,
-    item_from_json,
-    item_to_json,
     locked,
-    prediction_from_json,
-    prediction_to_json,
     read_json,
     read_rows,
     replace_folder,
@@ -32,19 +32,13 @@ from crossmed_core.runlog import (
     write_json,
     writing,
 )
-from crossmed_core.scoring import Answers
-from crossmed_core.splits import (
-    SplitViolationError,
-    matched,
-    prove,
-    require_cells,
-    split_card,
-    split_digest,
-)
-from crossmed_core.types import MAT, Item, MaskRef, Split
+from crossmed_core.split_card import split_card
+from crossmed_core.splits import SplitViolationError, draw, fair_order, matched, require_cells, split_digest
+from crossmed_core.trial_files import SEEN, Variant, is_complete, write_items
+from crossmed_core.types import MAT, Item, Split, person
 
-BLOCK = 64
-"""Test items per call of `predict`. A block is predicted whole, so bytes do not depend on where a run was killed."""
+BASELINES = ("majority", "question-only")
+"""Beside every result, trained on the same items; the chance level needs no model."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +59,12 @@ class TrialSpec:
         test_size: Test items; None = all.
         device: "cpu" or "cuda".
         threads: CPU threads of the numeric libraries.
+        split_options: Options of the split.
+        fraction: Share of the matched training size; smaller shares are nested in larger ones.
+        option_orders: Cyclic orders of its options in which each test item is asked.
+        controls: Controls to score beside the answers (`recipe.CONTROLS`).
+        baselines: Models to train on the same items and score beside the answers.
+        seen: Test items of the cells that were trained on, to be answered too.
     """
 
     model: str
@@ -80,26 +80,35 @@ class TrialSpec:
     test_size: int | None = None
     device: str = "cpu"
     threads: int = 1
+    split_options: Mapping[str, Any] = field(default_factory=dict)
+    fraction: float = 1.0
+    option_orders: int = 1
+    controls: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+    seen: int = 0
 
     @property
     def id(self) -> str:
         """A readable name, unique within a run, usable as a folder name."""
-        parts = (self.model, self.split, "-".join(self.target), f"s{self.seed}")
+        share = () if self.fraction == 1 else (f"f{self.fraction:g}",)
+        parts = (self.model, self.split, "-".join(self.target), f"s{self.seed}", *share)
         return "__".join("".join(c if c.isalnum() or c in "._-" else "-" for c in part) for part in parts)
 
     @property
     def key(self) -> dict[str, Any]:
-        """All of it as JSON, for trial.json; two trials with different keys never share a folder."""
+        """All that decides the answers, as JSON for trial.json; trials with different keys never share a folder."""
         content = asdict(self)
+        for name in ("controls", "baselines", "seen"):
+            del content[name]  # these change no answer, and may be asked for later
         content |= {"target": str(self.target), "data": str(self.data) if self.data else None}
         return content
 
-
-class Emit(Protocol):
-    """Receives what a trial is doing, for bars and lines."""
-
-    def __call__(self, phase: str, done: int, total: int, **values: Any) -> None:
-        """Report progress of a phase: "images", "load", "fit", "predict" or "warning" (with `message`)."""
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """What is wanted beside the answers."""
+        found = [Variant("control", name) for name in self.controls]
+        found += [Variant("baseline", name) for name in self.baselines if name != self.model]
+        return (*found, Variant(SEEN)) if self.seen else tuple(found)
 
 
 @dataclass(frozen=True)
@@ -127,18 +136,23 @@ def make_split(benchmark: Benchmark, catalog: Catalog, resolved: ResolvedModel, 
     Raises:
         SplitViolationError: If the splitter breaks a promise.
     """
+    splitter = catalog.splitter(spec.split, _known_options(catalog, spec))
     keys = benchmark.keys_for(resolved.record.answers)
-    splitter = catalog.splitter(spec.split)
-    try:
-        split = splitter(keys, target=spec.target, seed=spec.seed)
-        prove(split, benchmark.keys)
-    except CrossmedError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise CrossmedError(
-            f"Split {spec.split!r} failed for {spec.target}: {type(error).__name__}: {error}."
-        ) from error
-    return split
+    return draw(splitter, keys, name=spec.split, target=spec.target, seed=spec.seed)
+
+
+def _known_options(catalog: Catalog, spec: TrialSpec) -> dict[str, Any]:
+    """Return those of the study's split options that this split knows."""
+    known = catalog.split_options(spec.split)
+    return {name: value for name, value in spec.split_options.items() if name in known}
+
+
+def untrainable(resolved: ResolvedModel, split: Split) -> str:
+    """Say why a model cannot be asked without training, where the split gives none; else ""."""
+    record = resolved.record
+    if split.trains or not record.trains or record.zero_shot:
+        return ""
+    return f"model {resolved.spec.name!r} knows nothing before it is trained, so {split.rule} cannot be asked of it"
 
 
 def run_trial(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, emit: Emit) -> TrialResult:
@@ -160,12 +174,12 @@ def run_trial(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchm
     started = time.monotonic()
     with locked(folder):
         state = _open_trial(spec, folder, benchmark)
-        if state["status"] == "finished" and _is_complete(folder):
+        if state["status"] == "finished" and is_complete(folder, spec.variants, state.get("passed_over", ())):
             return TrialResult(spec, "finished", reused=True)
         try:
             # `writing` makes a full disk, met anywhere, the end of the run: no other trial could go on either.
             with writing(folder, anything=False):
-                _run(spec, folder, catalog, benchmark, emit)
+                _run(spec, folder, catalog, benchmark, emit, state)
         except (Exception, SystemExit) as error:  # a plugin's sys.exit must not end the run, least of all with its code
             if isinstance(error, CrossmedError) and error.exit_code is ExitCode.RUN_FOLDER:
                 raise
@@ -178,16 +192,6 @@ def run_trial(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchm
         state.pop("error", None)
         write_json(folder / "trial.json", state)
     return TrialResult(spec, "finished", seconds=seconds)
-
-
-def _is_complete(folder: Path) -> bool:
-    """Whether every test item has its line; files may have been deleted since the trial finished."""
-    card = folder / "split.json"
-    wanted = set(read_json(card, ["test"])["test"]) if card.exists() else set()
-    items = {row["id"] for row in read_rows(folder / "items.jsonl", ["id"])}
-    return bool(wanted) and items == wanted <= {
-        row["item"] for row in read_rows(folder / "predictions.jsonl", ["item"])
-    }
 
 
 def _with_traceback(error: BaseException, folder: Path) -> str:
@@ -229,96 +233,177 @@ def _as_json(value: Any) -> Any:
     return [_as_json(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _run(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, emit: Emit) -> None:
+@cache
+def _signatures() -> SignatureCache:
+    """Return what this process knows of images; the trials of a study show the same ones over and over."""
+    return SignatureCache()
+
+
+def _run(
+    spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchmark, emit: Emit, state: dict[str, Any]
+) -> None:
     resolved = catalog.model(spec.model, spec.options)
+    record = resolved.record
     split = make_split(benchmark, catalog, resolved, spec)
-    require_cells(split, train=resolved.record.trains)
+    trains = record.trains and split.trains
+    if reason := untrainable(resolved, split):
+        raise CrossmedError(reason)
+    require_cells(split, train=trains)
+    available = len(split.train)
     split = matched(
         split,
-        train=spec.train_size if resolved.record.trains else 0,
-        val=spec.val_size if resolved.record.trains else 0,
+        train=spec.train_size if trains else 0,
+        val=spec.val_size if trains else 0,
         test=spec.test_size,
     )
-    card_path = folder / "split.json"
-    if not card_path.exists():
-        write_json(card_path, split_card(split, benchmark.keys))
-    elif read_json(card_path).get("sha256") != split_digest(split):
-        raise CrossmedError(
-            f"{card_path} records another split than the one made now.",
-            hint="The split plugin changed; choose another folder with --out.",
-            exit_code=ExitCode.RUN_FOLDER,
-        )
     weights = folder / "model"
-    answers = resolved.record.answers
-    needed = (*split.test,) if weights.exists() else (*split.train, *split.val, *split.test)
-    if not resolved.record.sees_images:
+    answers = record.answers
+    seen_ids = _seen_cells(benchmark, split, resolved, spec.seen) if spec.seen and trains else ()
+    baselines = [one for one in spec.variants if one.kind == "baseline"]
+    fitted = weights.exists() and all(set(split.test) <= answered(one.path(folder)) for one in baselines)
+    needed = (*split.test, *seen_ids) if fitted else (*split.train, *split.val, *split.test, *seen_ids)
+    if not record.sees_images:
         needed = tuple(item for item in needed if benchmark.answered_by(benchmark.keys[item].mat, answers) == "mask")
     benchmark.materialise(needed, lambda done, total: emit("images", done, total))
     train, val, test = (benchmark.items(ids, answers) for ids in (split.train, split.val, split.test))
-    if not weights.exists():
-        _refuse_shared_images(train + val, test)
-    _write_test_items(folder / "items.jsonl", test, benchmark.root, seen=resolved.record.sees_images)
-    path = folder / "predictions.jsonl"
-    done = {row["item"] for row in _resumable_rows(path)}
-    if all(item.id in done for item in test):
-        return
-    emit("load", 0, 1)
-    model = catalog.load_model(resolved, device=spec.device)
-    if resolved.record.trains:
-        _fit(model, train, val, spec, resolved, folder, emit)
-    _predict(model, test, done, path, emit)
+    _write_card(spec, folder, catalog, benchmark, resolved, split, available, train + val, test)
+    write_items(folder / "items.jsonl", test, benchmark.root, seen=record.sees_images)
+
+    @cache
+    def ready() -> Model:
+        emit("load", 0, 1)
+        model = catalog.load_model(resolved, device=spec.device)
+        if trains:
+            _fit(model, train, val, spec, resolved, folder, emit)
+        return model
+
+    def ask(path: Path, items: Sequence[Item], **how: Any) -> None:
+        if not {item.id for item in items} <= answered(path):
+            path.parent.mkdir(exist_ok=True)
+            predict(ready(), items, path, emit, seed=spec.seed, **how)
+
+    ask(folder / "predictions.jsonl", test, orders=spec.option_orders)
+    passed_over: dict[str, str] = {}
+    for variant in spec.variants:
+        if variant.kind == "control":
+            reason = why_not(variant.name, record)
+            if not reason:
+                asked = controlled(variant.name, test, benchmark.questions)
+                ask(variant.path(folder), test, asked=asked)
+        elif variant.kind == "baseline":
+            reason = _run_baseline(variant, spec, folder, catalog, train, val, test, emit)
+        else:
+            seen = benchmark.items(seen_ids, answers)
+            reason = "" if seen else "no other cell that is answered alike was trained on"
+            if seen:
+                write_items(folder / SEEN / "items.jsonl", seen, benchmark.root, seen=record.sees_images)
+                ask(variant.path(folder), seen)
+        if reason:
+            passed_over[str(variant)] = reason
+    state["passed_over"] = passed_over
 
 
-def _file_digest(item: Item) -> str | None:
-    """Return the SHA-256 of an item's image: of its pixels where the benchmark records it, else of its file.
-
-    None if the file cannot be read, which is reported when its turn comes.
-    """
-    if item.image.pixels is not None:
-        return item.image.pixels
-    try:
-        read_image(item.image)  # broken files may well be alike: that is no leak
-        return hashlib.sha256(Path(item.image.path).read_bytes()).hexdigest()
-    except (UnreadableImageError, OSError):
-        return None
-
-
-def _refuse_shared_images(train: Sequence[Item], test: Sequence[Item]) -> None:
-    """Refuse a test image whose bytes were trained on, under whatever name.
+def _write_card(
+    spec: TrialSpec,
+    folder: Path,
+    catalog: Catalog,
+    benchmark: Benchmark,
+    resolved: ResolvedModel,
+    split: Split,
+    available: int,
+    train: Sequence[Item],
+    test: Sequence[Item],
+) -> None:
+    """Prove the split and write its card, or check that the card there is of this split.
 
     Raises:
-        SplitViolationError: Naming both items.
+        SplitViolationError: If a test image was trained on.
+        CrossmedError: If the card is of another split.
     """
-    seen = {digest: item.id for item in train if (digest := _file_digest(item)) is not None}
-    for item in test:
-        other = seen.get(_file_digest(item) or "")
-        if other is not None:
-            raise SplitViolationError(f"test item {item.id!r} shows the same image file as training item {other!r}")
-
-
-def _write_test_items(path: Path, test: Sequence[Item], root: Path, *, seen: bool) -> None:
-    """Write the test items once, masks inline and digests of seen images with them: scoring needs no other file."""
-    if [row["id"] for row in read_rows(path, ["id"])] == [item.id for item in test]:
+    path = folder / "split.json"
+    if path.exists():
+        if read_json(path).get("sha256") != split_digest(split):
+            raise CrossmedError(
+                f"{path} records another split than the one made now.",
+                hint="The split plugin changed; choose another folder with --out.",
+                exit_code=ExitCode.RUN_FOLDER,
+            )
         return
-    partial = path.with_name(path.name + ".partial")
-    with writing(path):
-        partial.unlink(missing_ok=True)
-    append_rows(partial, (item_to_json(_self_contained(item, seen=seen), root) for item in test))
-    with writing(path):
-        partial.replace(path)
+    if resolved.record.sees_images and train:
+        images = prove_images(train, test, _signatures()).to_json()
+    else:
+        images = {"result": "not compared: nothing is trained on, or the model never looks at an image"}
+    settings = resolved.settings
+    matching = {
+        "fraction": spec.fraction,
+        "available": available,
+        "steps": settings.steps if train else 0,
+        "items_per_step": settings.batch_size * settings.accumulate if train else 0,
+    }
+    chosen = catalog.split_settings(spec.split, _known_options(catalog, spec))
+    card = split_card(split, benchmark.keys, settings=chosen, proof={"images": images}, matching=matching)
+    write_json(path, card)
 
 
-def _self_contained(item: Item, *, seen: bool) -> Item:
-    """Add the image digest and bring the mask inline. A mask that cannot be read is left out: the item is unscored."""
-    if seen:
-        known = item.image.sha256 or item.image.pixels
-        item = replace(item, image=item.image if known else replace(item.image, sha256=_file_digest(item)))
-    if item.mask is None or item.mask.rle is not None:
-        return item
-    try:
-        return replace(item, mask=MaskRef(rle=encode_mask(read_mask(item.mask))))
-    except UnreadableImageError:
-        return replace(item, mask=None)
+def _seen_cells(benchmark: Benchmark, split: Split, resolved: ResolvedModel, n: int) -> tuple[str, ...]:
+    """Return test items of the training cells, even over cells and labels; the same ones for every seed.
+
+    Raises:
+        SplitViolationError: If one of their patients was trained on.
+    """
+
+    def asked_alike(cell: MAT) -> bool:
+        kinds = benchmark.questions[cell].kind, benchmark.answered_by(cell, resolved.record.answers)
+        own = benchmark.questions[split.target].kind, benchmark.answered_by(split.target, resolved.record.answers)
+        return kinds == own
+
+    # Cells that are answered as the target is: the same metrics score them.
+    cells = {cell for cell in split.cells if cell != split.target and asked_alike(cell)}
+    keys = [key for key in benchmark.keys_for(resolved.record.answers) if key.part == "test" and key.mat in cells]
+    trained = {person(benchmark.keys[item].dataset, benchmark.keys[item].patient) for item in split.train + split.val}
+    for key in keys:
+        if person(key.dataset, key.patient) in trained:
+            raise SplitViolationError(
+                f"{split.rule}: patient {key.patient!r} of {key.dataset} is tested in {key.mat} and trained on"
+            )
+    return fair_order(keys, seed=0)[:n]
+
+
+def _run_baseline(
+    variant: Variant,
+    spec: TrialSpec,
+    folder: Path,
+    catalog: Catalog,
+    train: Sequence[Item],
+    val: Sequence[Item],
+    test: Sequence[Item],
+    emit: Emit,
+) -> str:
+    """Train a baseline on the same items and ask it; return why it says nothing here, or ""."""
+    if variant.name not in catalog.plugins.records("model"):
+        return "it is not installed"
+    resolved = catalog.model(variant.name)
+    if resolved.record.trains and not train:
+        return "there is nothing to train on"
+    if variant.name == "question-only" and test[0].kind == "mask":
+        return "a mask has no options to choose among"
+    path = variant.path(folder)
+    if {item.id for item in test} <= answered(path):
+        return ""
+    path.parent.mkdir(exist_ok=True)
+    model = catalog.load_model(resolved, device="cpu")
+    warn = _warner(folder, emit)
+    model.fit(train, val, FitContext(spec.seed, "cpu", resolved.settings, warn=warn))
+    predict(model, test, path, lambda *phase, **values: None, seed=spec.seed)
+    return ""
+
+
+def _warner(folder: Path, emit: Emit) -> Callable[[str], None]:
+    def warn(message: str) -> None:
+        append_rows(folder / "train.jsonl", [{"warning": message}])
+        emit("warning", 0, 0, message=message)
+
+    return warn
 
 
 def _fit(
@@ -354,13 +439,9 @@ def _fit(
             append_rows(log_path, [{"step": step, "total": total, **values}])
         emit("fit", step, total, **values)
 
-    def warn(message: str) -> None:
-        append_rows(log_path, [{"warning": message}])
-        emit("warning", 0, 0, message=message)
-
     with writing(checkpoint):
         checkpoint.mkdir(exist_ok=True)
-    context = FitContext(spec.seed, spec.device, resolved.settings, checkpoint, log, warn)
+    context = FitContext(spec.seed, spec.device, resolved.settings, checkpoint, log, _warner(folder, emit))
     model.fit(train, val, context)
     if isinstance(model, SavesWeights):
         partial = folder / "model.partial"
@@ -381,51 +462,3 @@ def _forget_steps(path: Path, first: int) -> None:
         with writing(path):
             path.unlink()
         append_rows(path, kept)
-
-
-def _resumable_rows(path: Path) -> list[dict[str, Any]]:
-    drop_torn_line(path)
-    return read_rows(path, ["item"])
-
-
-def _predict(model: Model, test: Sequence[Item], done: set[str], path: Path, emit: Emit) -> None:
-    emit("predict", len(done), len(test))
-    finished = 0
-    for start in range(0, len(test), BLOCK):
-        block = test[start : start + BLOCK]
-        finished += len(block)
-        missing = [item for item in block if item.id not in done]
-        if missing:
-            by_id = answer_block(model, block)
-            append_rows(path, [prediction_to_json(by_id[item.id]) for item in missing])
-        emit("predict", finished, len(test))
-
-
-def read_trial(folder: Path) -> tuple[dict[str, Any], Answers]:
-    """Read a trial's state and answers back, as far as it came.
-
-    Raises:
-        CrossmedError: If its files are damaged.
-    """
-    state = read_json(folder / "trial.json", ["id", "status", "spec"])
-    card = folder / "split.json"
-    try:
-        spec = state["spec"]
-        items = [item_from_json(row) for row in read_rows(folder / "items.jsonl")]
-        rows = read_rows(folder / "predictions.jsonl", ["item"])
-        predictions = {row["item"]: prediction_from_json(row) for row in rows}
-        train = read_json(card, ["n"])["n"]["train"] if card.exists() else 0
-        who = Answers(spec["model"], spec["split"], spec["target"], spec["seed"], [], train)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CrossmedError(
-            f"The files of trial {folder} are damaged ({type(error).__name__}: {error}).",
-            hint="Delete that folder and run the same command again to make it anew.",
-            exit_code=ExitCode.RUN_FOLDER,
-        ) from error
-    if state["status"] == "finished" and not _is_complete(folder):
-        raise CrossmedError(
-            f"Trial {folder} is finished, but items.jsonl or predictions.jsonl lacks test items of split.json.",
-            hint="Run the same command again to make them anew.",
-            exit_code=ExitCode.RUN_FOLDER,
-        )
-    return state, replace(who, pairs=[(item, predictions[item.id]) for item in items if item.id in predictions])

@@ -1,27 +1,53 @@
-"""Answered items -> scores with n, interval, chance and unscored counts, and the compositional gap. Needs no torch.
+"""Answered items -> scores with n, interval, chance and unscored counts. Needs no torch.
 
 Unscored answers (errors, refusals) are left out of the value and counted beside it; they are never a guess and never
-silently wrong.
+silently wrong. What the value could have been with them is given as its worst and best case.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from crossmed_core import statistics
-from crossmed_core.contracts import AdditiveMetric, KnowsBest, KnowsChance, KnowsInformedChance, Metric
+from crossmed_core.contracts import AdditiveMetric, KnowsBest, KnowsBounds, KnowsChance, KnowsInformedChance, Metric
 from crossmed_core.types import Item, Prediction, Score, person
 
 Pairs = list[tuple[Item, Prediction]]
 
 
+class OrderAnswer(NamedTuple):
+    """The answer to an item in one cyclic order of its options.
+
+    Attributes:
+        order: How far the options were moved.
+        letter: The letter chosen, as shown.
+        option: The chosen option's place in the item's own order.
+    """
+
+    order: int
+    letter: str
+    option: int
+
+
+class Condition(NamedTuple):
+    """What is scored together: trials that differ in their seed only."""
+
+    model: str
+    target: str
+    split: str
+    fraction: float
+    variant: str
+
+
 @dataclass(frozen=True)
 class Answers:
-    """All answers of one trial.
+    """All answers of one trial, or of a control or baseline beside them.
 
     Attributes:
         model: Model name.
@@ -30,6 +56,9 @@ class Answers:
         seed: The training seed.
         pairs: Each test item with its prediction.
         train: Number of training items.
+        fraction: Share of the matched training size.
+        variant: "" for the answers themselves; "control:NAME", "baseline:NAME" or "seen" for those beside them.
+        orders: Item id -> the answers to its single orders, where several were asked.
     """
 
     model: str
@@ -38,33 +67,19 @@ class Answers:
     seed: int
     pairs: Pairs
     train: int = 0
+    fraction: float = 1.0
+    variant: str = ""
+    orders: Mapping[str, Sequence[OrderAnswer]] = field(default_factory=dict)
+
+    @property
+    def condition(self) -> Condition:
+        """What it is scored with."""
+        return Condition(self.model, self.target, self.split, self.fraction, self.variant)
 
     def scored(self, only: set[str] | None = None) -> Pairs:
         """Return the pairs with an answer, sorted by item id, restricted to the ids in `only` if given."""
         kept = [pair for pair in self.pairs if pair[1].scored and (only is None or pair[0].id in only)]
         return sorted(kept, key=lambda pair: pair[0].id)
-
-
-@dataclass(frozen=True)
-class Gap:
-    """The difference of two conditions on the same test items: first minus second.
-
-    `guessed` names the conditions whose answers are all declared guesses: a gap to them is a gap to chance, by
-    construction.
-    """
-
-    metric: str
-    target: str
-    model: str
-    first: str
-    second: str
-    value: float
-    low: float
-    high: float
-    n: int
-    seeds: tuple[int, ...]
-    interval: str
-    guessed: tuple[str, ...] = ()
 
 
 def patient_of(item: Item) -> str:
@@ -76,7 +91,7 @@ def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: 
     """Score one condition over its seeds.
 
     Args:
-        answers: The trials of one (model, split, target), one per seed.
+        answers: The trials of one condition, one per seed.
         name: Name of the metric.
         metric: The metric.
         proportion: Whether it is a share of right answers, for which Wilson's interval holds if there is one seed and
@@ -91,30 +106,39 @@ def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: 
     common = set.intersection(*({item.id for item, _ in one.scored()} for one in ordered))
     pairs = [one.scored(common) for one in ordered]
     items = [item for item, _ in pairs[0]]
-    by_seed = tuple(_finite(metric(one)) if common else None for one in pairs)
+    by_seed = tuple(finite(metric(one)) if common else None for one in pairs)
     known = [value for value in by_seed if value is not None]
     patients = len({patient_of(item) for item in items})
     low = high = None
     how = "none: fewer than two patients were scored"
     if len(known) == len(by_seed) and patients > 1:
         low, high, how = _interval(ordered, common, metric, known, patients, proportion)
-    chance = _finite(metric.chance(items)) if items and isinstance(metric, KnowsChance) else None
-    best = _finite(metric.best(items)) if items and isinstance(metric, KnowsBest) else None
+    unscored = [[(item, prediction) for item, prediction in one.pairs if not prediction.scored] for one in ordered]
+    worst = optimum = None
+    if any(unscored) and isinstance(metric, KnowsBounds):
+        ends = [
+            metric.bounds(one.scored(), [item for item, _ in missing])
+            for one, missing in zip(ordered, unscored, strict=True)
+        ]
+        worst, optimum = (finite(float(np.mean(end))) for end in zip(*ends, strict=True))
+    failures = Counter(prediction.failure for missing in unscored for _, prediction in missing)
+    chance = finite(metric.chance(items)) if items and isinstance(metric, KnowsChance) else None
+    best = finite(metric.best(items)) if items and isinstance(metric, KnowsBest) else None
     informed = None
     if chance is not None and isinstance(metric, KnowsInformedChance) and any(item.decoys for item in items):
-        informed = _finite(metric.informed_chance(items))
+        informed = finite(metric.informed_chance(items))
     return Score(
         metric=name,
         target=first.target,
         model=first.model,
         split=first.split,
         value=sum(known) / len(known) if known else None,
-        low=_finite(low),
-        high=_finite(high),
+        low=finite(low),
+        high=finite(high),
         n=len(items),
         patients=patients,
         chance=chance,
-        unscored=sum(len(one.pairs) - len(one.scored()) for one in ordered),
+        unscored=sum(map(len, unscored)),
         guessed=sum(prediction.guess for one in pairs for _, prediction in one),
         seeds=tuple(one.seed for one in ordered),
         by_seed=by_seed,
@@ -122,6 +146,13 @@ def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: 
         train=first.train,
         best=best,
         informed=informed,
+        fraction=first.fraction,
+        variant=first.variant,
+        unparsed=failures["unparsed"],
+        refused=failures["refused"],
+        worst=worst,
+        optimum=optimum,
+        small=statistics.too_small(patients, len(items)),
     )
 
 
@@ -139,7 +170,7 @@ def _interval(
         low, high = statistics.wilson(round(by_seed[0] * patients), patients)
         return low, high, "Wilson, one item per patient, one training seed"
     if isinstance(metric, AdditiveMetric):
-        draws = statistics.resampled_values(_sums(answers, common, metric), metric.value)
+        draws = statistics.resampled_values(term_sums(answers, common, metric), metric.value)
         resamples = statistics.RESAMPLES
     else:
         scored = [one.scored(common) for one in answers]
@@ -153,17 +184,19 @@ def _interval(
         # All right or all wrong: resampling sees no variance where there may be some.
         low, high = statistics.wilson(round(by_seed[0] * patients), patients)
         return low, high, "Wilson on patients, as all answers are alike"
-    low, high = statistics.interval(draws, by_seed)
-    return low, high, _how(len(answers), resamples)
+    low, high = statistics.interval(draws, by_seed, patients)
+    return low, high, how_made(len(answers), resamples)
 
 
-def _how(seeds: int, resamples: int) -> str:
+def how_made(seeds: int, resamples: int) -> str:
+    """Say in words how an interval was made."""
     if seeds == 1:
         return f"bootstrap over patients, {resamples} resamples, one training seed"
     return f"t interval over {seeds} training seeds and patients ({resamples} resamples)"
 
 
-def _sums(answers: Sequence[Answers], common: set[str], metric: AdditiveMetric) -> list[statistics.Floats]:
+def term_sums(answers: Sequence[Answers], common: set[str], metric: AdditiveMetric) -> list[statistics.Floats]:
+    """Return the metric's terms over the items in `common`, summed by patient: one (patients, terms) per trial."""
     # One call for all seeds, so that a metric whose terms depend on the labels present lays them out alike.
     per_seed = [one.scored(common) for one in answers]
     terms = metric.terms([pair for pairs in per_seed for pair in pairs])
@@ -174,72 +207,31 @@ def _sums(answers: Sequence[Answers], common: set[str], metric: AdditiveMetric) 
     ]
 
 
-def gap(first: Sequence[Answers], second: Sequence[Answers], name: str, metric: Metric) -> Gap | None:
-    """Compare two conditions on the items and seeds that both have, with a paired interval.
-
-    Returns:
-        First minus second, or None if they share no scored item or seed, or the metric is not a function of sums.
-    """
-    seeds = sorted({one.seed for one in first} & {one.seed for one in second})
-    if not seeds or not isinstance(metric, AdditiveMetric):
-        return None
-    sides = [[next(one for one in side if one.seed == seed) for seed in seeds] for side in (first, second)]
-    common = set.intersection(*({item.id for item, _ in one.scored()} for side in sides for one in side))
-    if not common:
-        return None
-    sums = _sums([one for side in sides for one in side], common, metric)
-    halves = sums[: len(seeds)], sums[len(seeds) :]
-    # Equal seed and shapes: both draw the same patients, so the difference is paired.
-    draws = [statistics.resampled_values(half, metric.value) for half in halves]
-    values = [[float(metric.value(one.sum(axis=0))) for one in half] for half in halves]
-    differences = [one - other for one, other in zip(*values, strict=True)]
-    low, high = statistics.interval(draws[0] - draws[1], differences)
-    return Gap(
-        metric=name,
-        target=first[0].target,
-        model=first[0].model,
-        first=first[0].split,
-        second=second[0].split,
-        value=float(np.mean(differences)),
-        low=low,
-        high=high,
-        n=len(common),
-        seeds=tuple(seeds),
-        interval=f"paired {_how(len(seeds), statistics.RESAMPLES)}",
-        guessed=tuple(side[0].split for side in sides if _all_guessed(side, common)),
+def with_probabilities(answers: Answers) -> Answers:
+    """Return answers of which those without option probabilities are unscored."""
+    lacking = "the model gave no probabilities"
+    return replace(
+        answers,
+        pairs=[
+            (
+                item,
+                Prediction(item.id, error=lacking)
+                if prediction.scored and not prediction.option_scores
+                else prediction,
+            )
+            for item, prediction in answers.pairs
+        ],
     )
 
 
-def _all_guessed(side: Sequence[Answers], common: set[str]) -> bool:
-    return all(prediction.guess for one in side for _, prediction in one.scored(common))
-
-
-def conditions(answers: Iterable[Answers]) -> dict[tuple[str, str, str], list[Answers]]:
-    """Group trials by (model, target, split), in order of appearance."""
-    groups: dict[tuple[str, str, str], list[Answers]] = {}
+def conditions(answers: Iterable[Answers]) -> dict[Condition, list[Answers]]:
+    """Group trials that differ in their seed only, in order of appearance."""
+    groups: dict[Condition, list[Answers]] = {}
     for one in answers:
-        groups.setdefault((one.model, one.target, one.split), []).append(one)
+        groups.setdefault(one.condition, []).append(one)
     return groups
 
 
-def gaps(answers: Iterable[Answers], metrics: Mapping[str, Metric], compared: Sequence[tuple[str, str]]) -> list[Gap]:
-    """Return the gap of each pair of splits in `compared`, for every model and target that has both.
-
-    Args:
-        answers: Trials whose items the metrics score.
-        metrics: Name -> metric.
-        compared: Pairs of split names, e.g. ("related", "zero-overlap").
-    """
-    groups = conditions(answers)
-    found = []
-    for model, target in dict.fromkeys((model, target) for model, target, _ in groups):
-        for first, second in compared:
-            one, other = groups.get((model, target, first)), groups.get((model, target, second))
-            if one and other:
-                results = (gap(one, other, name, metric) for name, metric in metrics.items())
-                found += [result for result in results if result is not None]
-    return found
-
-
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """Return a number, or None for NaN, infinity and None."""
     return None if value is None or not math.isfinite(value) else float(value)

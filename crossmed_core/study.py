@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 from crossmed_core.benchmark import Benchmark
@@ -13,7 +15,8 @@ from crossmed_core.catalog import Catalog, ResolvedModel
 from crossmed_core.errors import CrossmedError, suggest
 from crossmed_core.recipe import Block, Study
 from crossmed_core.runlog import read_json, trial_folder
-from crossmed_core.runner import TrialSpec, make_split
+from crossmed_core.runner import BASELINES, TrialSpec, make_split, untrainable
+from crossmed_core.splits import coincidences
 from crossmed_core.types import MAT, AnswerKind, Split
 from crossmed_core.vocabulary import canonical_cell
 
@@ -33,6 +36,7 @@ class PlannedTrial:
         problem: Why it cannot be run, or "".
         state: "new", "started", "finished" or "failed", as found in the run folder.
         seconds: Rough seconds on one core, or None if unknown.
+        remarks: What a reader must know of the comparison: conditions that train on the same cells ...
     """
 
     spec: TrialSpec
@@ -42,6 +46,7 @@ class PlannedTrial:
     problem: str = ""
     state: str = "new"
     seconds: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def plan(
@@ -60,6 +65,7 @@ def plan(
     Raises:
         CrossmedError: For an unknown model, split, target or option.
     """
+    _check_split_options(study, catalog)
     planned: list[PlannedTrial] = []
     for block in study.blocks:
         for model in block.models:
@@ -68,10 +74,13 @@ def plan(
                 for seed in block.seeds:
                     base = TrialSpec(
                         model, "", target, seed, study.dataset, dict(block.set), dict(study.dataset_options),
-                        study.data, device=device, threads=threads,
+                        study.data, device=device, threads=threads, split_options=dict(study.split_options),
+                        option_orders=study.option_orders, controls=study.controls, seen=study.seen,
+                        baselines=BASELINES if study.baselines else (),
                     )  # fmt: skip
                     plans = [_plan_one(replace(base, split=name), study, catalog, benchmark) for name in block.splits]
-                    planned += _matched(plans, block, resolved, benchmark, folder)
+                    for fraction in block.fractions:
+                        planned += _matched(plans, block, fraction, resolved, benchmark, folder)
     ids = [trial.spec.id for trial in planned]
     if twice := {one for one in ids if ids.count(one) > 1}:
         raise CrossmedError(f"The study holds {sorted(twice)[0]!r} twice; blocks must not repeat a trial.")
@@ -90,36 +99,67 @@ def _plan_one(
     problem = ""
     if not split.test:
         problem = f"target {spec.target} has no test items"
-    elif not split.train and resolved.record.trains:
+    elif reason := untrainable(resolved, split):
+        problem = reason
+    elif not split.train and resolved.record.trains and split.trains:
         problem = f"nothing to train on: {split.note or 'its cells hold no training items'}"
     return PlannedTrial(replace(spec, test_size=study.limit), {}, len(split.train), test, problem), split
+
+
+def _check_split_options(study: Study, catalog: Catalog) -> None:
+    """Refuse an option that none of the study's splits knows; each split takes those that it knows.
+
+    Raises:
+        CrossmedError: Naming the option.
+    """
+    known = set[str]().union(*(catalog.split_options(split) for block in study.blocks for split in block.splits))
+    for name in study.split_options:
+        if name not in known:
+            raise CrossmedError(f"None of these splits has an option {name!r}.", hint=suggest(name, known))
 
 
 def _matched(
     plans: Sequence[tuple[PlannedTrial, Split | None]],
     block: Block,
+    fraction: float,
     resolved: ResolvedModel,
     benchmark: Benchmark,
     folder: Path,
 ) -> Iterator[PlannedTrial]:
-    """Give the conditions of one model, target and seed the same numbers of training and validation items."""
-    splits = [split for trial, split in plans if split is not None and not trial.problem]
-    size = min((len(split.train) for split in splits), default=0)
+    """Give the conditions of one model, target and seed the same numbers of training items, validation items and steps.
+
+    A condition that trains on nothing (zero-shot) does not count.
+    """
+    sound = [split for trial, split in plans if split is not None and not trial.problem]
+    training = [split for split in sound if split.trains]
+    size = min((len(split.train) for split in training), default=0)
     if block.train_size is not None:
         size = min(size, block.train_size)
-    val = min([max(32, size // 16), *(len(split.val) for split in splits)])
+    size = math.ceil(size * fraction)
+    val = min([max(32, size // 16), *(len(split.val) for split in training)])
     settings = resolved.settings
-    images = settings.steps * settings.batch_size * settings.accumulate
+    per_step = settings.batch_size * settings.accumulate
+    steps = settings.steps if block.epochs is None else max(1, math.ceil(block.epochs * size / per_step))
     rate = resolved.entry.ms_per_image if resolved.entry else None
+    remarks: dict[str, list[str]] = {}
+    for one, other in combinations(training, 2):
+        for remark in coincidences([one, other]):
+            remarks.setdefault(one.rule, []).append(remark)
+            remarks.setdefault(other.rule, []).append(remark)
     for trial, split in plans:
         cells: dict[MAT, dict[str, int]] = {}
+        trains = split is not None and split.trains and resolved.record.trains
         if split is not None:
             taken = {"available": split.train, "train": split.train[:size], "val": split.val[:val]}
             counts = {part: Counter(benchmark.keys[item].mat for item in ids) for part, ids in taken.items()}
             cells = {cell: {part: counter[cell] for part, counter in counts.items()} for cell in split.cells}
-        spec = replace(trial.spec, train_size=size, val_size=val)
-        seconds = START_SECONDS + images * rate / 1000 if rate and spec.device == "cpu" else None
-        yield replace(trial, spec=spec, cells=cells, state=_state(folder, spec), seconds=seconds)
+        spec = replace(trial.spec, fraction=fraction, train_size=size if trains else 0, val_size=val if trains else 0)
+        if trains and block.epochs is not None:
+            spec = replace(spec, options={**spec.options, "steps": steps})
+        seconds = START_SECONDS + (steps * per_step * rate / 1000 if trains else 0) if rate is not None else None
+        known = seconds if spec.device == "cpu" else None
+        said = tuple(remarks.get(split.rule, ())) if split is not None else ()
+        yield replace(trial, spec=spec, cells=cells, state=_state(folder, spec), seconds=known, remarks=said)
 
 
 def _state(folder: Path, spec: TrialSpec) -> str:

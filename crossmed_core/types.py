@@ -350,6 +350,14 @@ class Score:
         by_seed: The value for each seed.
         interval: How the interval was made.
         train: Training items of each run; 0 for a model that does not train.
+        fraction: Share of the matched training size.
+        variant: "" for the answers themselves; "control:NAME", "baseline:NAME" or "seen" for those beside them.
+        unparsed: Unscored items whose words named no option, over all seeds.
+        refused: Unscored items that the model refused to answer, over all seeds.
+        worst: The value if every unscored item had been answered as badly as can be; None if the metric cannot tell.
+        optimum: The value if every unscored item had been answered as well as can be; None likewise.
+        small: Whether too few patients were scored to rank it (`statistics.too_small`).
+        detail: What else a reader wants to know, e.g. how often each letter was chosen.
     """
 
     metric: str
@@ -370,6 +378,14 @@ class Score:
     train: int = 0
     best: float | None = None
     informed: float | None = None
+    fraction: float = 1.0
+    variant: str = ""
+    unparsed: int = 0
+    refused: int = 0
+    worst: float | None = None
+    optimum: float | None = None
+    small: bool = False
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

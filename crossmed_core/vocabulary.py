@@ -9,6 +9,7 @@ is a setting of the rule, on by default and recorded in every split card.
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from crossmed_core.types import MAT
 
@@ -48,6 +49,8 @@ SYNONYMS: dict[str, str] = {
     "ultrasound": "us", "sonography": "us", "ultrasonography": "us",
     "pet-scan": "pet", "positron-emission-tomography": "pet",
     "fundus-photography": "fundus", "fp": "fundus", "optical-coherence-tomography": "oct",
+    # The abbreviations of Med-MAT's Table 17.
+    "co": "colposcopy", "der": "dermoscopy", "dp": "photography", "end": "endoscopy", "mic": "microscopy",
     "thorax": "chest", "thoracic": "chest", "pulmonary": "lung", "lungs": "lung", "head": "brain", "cranial": "brain",
     "abdominal": "abdomen", "belly": "abdomen", "hepatic": "liver", "renal": "kidney", "kidneys": "kidney",
     "cardiac": "heart", "bones": "bone", "teeth": "mouth", "dental": "mouth", "mammary": "breast",
@@ -67,7 +70,8 @@ LIES_IN: dict[str, str] = {
     "stomach": "abdomen",
     "intestine": "abdomen",
     "colon": "intestine",
-    "retina": "eye",
+    "retina": "fundus",
+    "fundus": "eye",
 }
 """Anatomy -> the anatomy it lies in."""
 
@@ -111,18 +115,33 @@ def lies_in(inner: str, outer: str) -> bool:
     return False
 
 
-_OTHER_TASKS = frozenset({"segmentation", "detection"})
+TaskKind = Literal["classification", "segmentation", "detection"]
+"""What a task asks for: a class, a mask, or a box."""
+
+
+def task_kind(task: str) -> TaskKind:
+    """Return what a task asks for, from the words of its slug.
+
+    A task of both ("lesion-det-seg", as Med-MAT names them) counts as segmentation: its masks make the boxes. Every
+    other name is a kind of classification (finding, grade, covid ...).
+
+    Example:
+        >>> task_kind("grade"), task_kind("vessel-seg"), task_kind("detection")
+        ('classification', 'segmentation', 'detection')
+    """
+    parts = set(task.split("-"))
+    if parts & {"segmentation", "seg"}:
+        return "segmentation"
+    return "detection" if parts & {"detection", "det"} else "classification"
 
 
 def _same_task(first: str, second: str, *, containment: bool) -> bool:
     """Whether two tasks are the same: with containment, "classification" holds every task that names a class.
 
     CrossMed knows two tasks, Med-MAT a dozen kinds of classification: in a benchmark of both, a cell of the one must
-    not pass for zero overlap with the other.
+    not pass for zero overlap with the other. "segmentation" and "detection" hold theirs likewise.
     """
-    return first == second or (
-        containment and "classification" in (first, second) and not {first, second} & _OTHER_TASKS
-    )
+    return first == second or (containment and (task_kind(first) == second or task_kind(second) == first))
 
 
 def shared_factors(first: MAT, second: MAT, *, containment: bool = True) -> frozenset[str]:

@@ -20,8 +20,10 @@ from crossmed_core.benchmark import Benchmark
 from crossmed_core.catalog import Catalog
 from crossmed_core.errors import CrossmedError
 from crossmed_core.plugins import PluginConfig
+from crossmed_core.predicting import BLOCK
 from crossmed_core.runlog import locked, read_json, read_rows
-from crossmed_core.runner import BLOCK, TrialSpec, read_trial, run_trial
+from crossmed_core.runner import TrialSpec, run_trial
+from crossmed_core.trial_files import read_trial
 from crossmed_core.types import MAT, Item, Prediction
 
 SMALL = {"modalities": "xray,ct,t2", "anatomies": "chest,brain", "train": 64, "val": 8, "test": 96}
@@ -61,7 +63,7 @@ def test_a_trial_leaves_all_that_scoring_needs(tmp_path: Path, catalog: Catalog,
     for target in (TARGET, MASKS):
         folder = tmp_path / str(target).replace("/", "-")
         run(trial("oracle", target=target), folder, catalog, benchmark)
-        state, answers = read_trial(folder)
+        state, (answers, *_) = read_trial(folder)
         assert state["status"] == "finished" and state["spec"]["benchmark_sha256"] == benchmark.digest
         assert len(answers.pairs) == 96 and all(prediction.scored for _, prediction in answers.pairs)
         kind = answers.pairs[0][0].kind

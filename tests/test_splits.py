@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossmed_cli.main import run
+from crossmed_core.build import build
+from crossmed_core.build_recipe import read_build_recipe
+from crossmed_core.build_sources import BuildRequest
+from crossmed_core.catalog import Catalog
 from crossmed_core.errors import CrossmedError
 from crossmed_core.splits import (
     CellRule,
+    Shares,
     SplitViolationError,
+    coincidences,
+    draw,
     fair_order,
     matched,
     prove,
     require_cells,
-    split_card,
     split_digest,
 )
-from crossmed_core.types import MAT, PARTS, ItemKey
-from crossmed_plugins.splits import rules
-
-ALL = (rules.in_domain, rules.related, rules.unrelated, rules.zero_overlap, rules.all_data)
+from crossmed_core.types import MAT, PARTS, ItemKey, Split
+from crossmed_plugins.splits import arguments, rules
 
 # The five cells of CrossMed (papers.md 3.1), the anatomy of CT left open by the paper.
 XC, XS = MAT("xray", "chest", "classification"), MAT("xray", "chest", "segmentation")
@@ -41,40 +52,150 @@ def keys_of(cells: list[MAT], per_part: int = 3) -> list[ItemKey]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("ct", "containment", "target", "related", "unrelated", "zero"),
-    [
-        (CHEST, True, XC, {XS, CHEST}, {MC, MS}, {MS}),
-        (CHEST, True, XS, {XC}, {MS, CHEST, MC}, {MC}),
-        (CHEST, True, MC, {MS}, {XC, CHEST, XS}, {XS}),
-        (CHEST, True, MS, {MC}, {XS, XC, CHEST}, {XC, CHEST}),
-        (CHEST, True, CHEST, {XC}, {MC, XS, MS}, {MS}),
-        (LUNG, False, XC, {XS}, {MC, LUNG, MS}, {MS}),
-        (LUNG, False, XS, {XC}, {MS, MC, LUNG}, {MC, LUNG}),
-        (LUNG, False, MC, {MS}, {XC, LUNG, XS}, {XS}),
-        (LUNG, False, MS, {MC}, {XS, XC, LUNG}, {XC, LUNG}),
-        (LUNG, False, LUNG, set(), {MC, XC, MS, XS}, {MS, XS}),
-        # With containment a lung is in the chest, so the table is that of CT = chest.
-        (LUNG, True, XC, {XS, LUNG}, {MC, MS}, {MS}),
-        (LUNG, True, LUNG, {XC}, {MC, XS, MS}, {MS}),
-    ],
-)
-def test_crossmeds_five_cells(
-    ct: MAT, containment: bool, target: MAT, related: set[MAT], unrelated: set[MAT], zero: set[MAT]
+NAMED = {"XC": XC, "XS": XS, "MC": MC, "MS": MS}
+PLAIN = {
+    rule.name: rule
+    for rule in (
+        rules.zero_shot, rules.in_domain, rules.related, rules.related_any, rules.unrelated, rules.zero_overlap,
+        rules.without_modality, rules.without_anatomy, rules.without_task, rules.all_data, rules.all_but_target,
+        rules.classification_only, rules.segmentation_only,
+    )
+}  # fmt: skip
+
+# By hand, from the overlap table of papers.md 3.2; CC is the CT cell.
+COLUMNS = ("XC", "XS", "MC", "MS", "CC")
+CT_IS_CHEST = {
+    #                       XC            XS            MC            MS            CC
+    "zero-shot":           ("",           "",           "",           "",           ""),
+    "in-domain":           ("XC",         "XS",         "MC",         "MS",         "CC"),
+    "related":             ("XS CC",      "XC",         "MS",         "MC",         "XC"),
+    "related-any":         ("XS CC MC",   "XC MS CC",   "MS XC CC",   "MC XS",      "XC MC XS"),
+    "unrelated":           ("MC MS",      "MS CC MC",   "XC CC XS",   "XS XC CC",   "MC XS MS"),
+    "zero-overlap":        ("MS",         "MC",         "XS",         "XC CC",      "MS"),
+    "without-modality":    ("CC MC",      "MS CC",      "XC CC",      "XS",         "XC MC XS"),
+    "without-anatomy":     ("MC",         "MS",         "XC CC",      "XS",         "MC"),
+    "without-task":        ("XS",         "XC CC",      "MS",         "MC",         "XS"),
+    "all-data":            ("XC XS MC MS CC",) * 5,
+    "all-but-target":      ("XS MC MS CC", "XC MC MS CC", "XC XS MS CC", "XC XS MC CC", "XC XS MC MS"),
+    "classification-only": ("MC CC",      "XC MC CC",   "XC CC",      "XC MC CC",   "XC MC"),
+    "segmentation-only":   ("XS MS",      "MS",         "XS MS",      "XS",         "XS MS"),
+    "sharing:none":        ("MS",         "MC",         "XS",         "XC CC",      "MS"),
+    "sharing:modality":    ("",           "",           "",           "",           ""),
+    "sharing:anatomy":     ("",           "CC",         "",           "",           "XS"),
+    "sharing:task":        ("MC",         "MS",         "XC CC",      "XS",         "MC"),
+    "sharing:modality+anatomy": ("XS",    "XC",         "MS",         "MC",         ""),
+    "sharing:modality+task": ("",         "",           "",           "",           ""),
+    "sharing:anatomy+task": ("CC",        "",           "",           "",           "XC"),
+    "sharing:modality+anatomy+task": ("XC", "XS",       "MC",         "MS",         "CC"),
+    "held-out:mri/*/*":    ("XS CC",      "XC CC",      "XC XS CC",   "XC XS CC",   "XC XS"),
+}  # fmt: skip
+# Where CT is of the lung, and a lung is not a chest, these differ; the others are as above.
+CT_IS_LUNG = CT_IS_CHEST | {
+    "related":             ("XS",         "XC",         "MS",         "MC",         ""),
+    "related-any":         ("XS MC CC",   "XC MS",      "MS XC CC",   "MC XS",      "XC MC"),
+    "unrelated":           ("MC CC MS",   "MS MC CC",   "XC CC XS",   "XS XC CC",   "MC XC MS XS"),
+    "zero-overlap":        ("MS",         "MC CC",      "XS",         "XC CC",      "MS XS"),
+    "without-modality":    ("MC CC",      "MS",         "XC CC",      "XS",         "XC MC"),
+    "without-anatomy":     ("MC CC",      "MS",         "XC CC",      "XS",         "XC MC"),
+    "without-task":        ("XS",         "XC",         "MS",         "MC",         ""),
+    "sharing:none":        ("MS",         "MC CC",      "XS",         "XC CC",      "MS XS"),
+    "sharing:anatomy":     ("",           "",           "",           "",           ""),
+    "sharing:task":        ("MC CC",      "MS",         "XC CC",      "XS",         "XC MC"),
+    "sharing:anatomy+task": ("",          "",           "",           "",           ""),
+}  # fmt: skip
+
+
+def hand(table: dict[str, tuple[str, ...]], ct: MAT) -> Iterator[tuple[str, MAT, set[MAT]]]:
+    cells = {**NAMED, "CC": ct}
+    for rule, row in table.items():
+        for target, expected in zip(COLUMNS, row, strict=True):
+            yield rule, cells[target], {cells[name] for name in expected.split()}
+
+
+# With containment a lung lies in the chest, so that the table is that of CT = chest.
+SETTINGS = [
+    (CHEST, True, CT_IS_CHEST),
+    (CHEST, False, CT_IS_CHEST),
+    (LUNG, False, CT_IS_LUNG),
+    (LUNG, True, CT_IS_CHEST),
+]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CrossMed's five cells, built of counterfeits of its four sources."""
+    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("bench") / "b"
+    catalog = Catalog()
+    for name in ("brats2020", "chexpert", "mosmeddata", "siim-acr"):
+        (raw / name).mkdir()
+        catalog.dataset(name, {})[0].write_fixture(raw / name)
+    build(BuildRequest((raw,), out, read_build_recipe("crossmed-20200")), catalog, lambda *progress: None)
+    return out
+
+
+@pytest.mark.parametrize(("ct", "containment", "table"), SETTINGS)
+def test_every_rule_on_crossmeds_five_cells(ct: MAT, containment: bool, table: dict[str, tuple[str, ...]]) -> None:
+    catalog, keys = Catalog(), keys_of([XC, XS, MC, MS, ct])
+    assert {rule.partition(":")[0] for rule in table} | {"direction"} == set(catalog.plugins.records("split"))
+    for rule, target, expected in hand(table, ct):
+        known = catalog.split_options(rule)
+        splitter = catalog.splitter(rule, {"containment": containment} if known else {})
+        split = draw(splitter, keys, name=rule, target=target, seed=0)
+        assert set(split.cells) == expected, (rule, target)
+        assert {MAT.parse(item.rpartition("/train/")[0]) for item in split.train} == expected, (rule, target)
+        assert split.trains == (rule != "zero-shot")
+        assert bool(split.note) == (not expected and split.trains), (rule, target)
+
+
+@pytest.mark.parametrize("containment", [True, False])
+def test_show_split_equals_the_table_on_a_build_of_counterfeits(
+    bench: Path, containment: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keys = keys_of([XC, XS, MC, MS, ct])
-    for rule, expected in ((rules.related, related), (rules.unrelated, unrelated), (rules.zero_overlap, zero)):
-        split = replace(rule, containment=containment)(keys, target=target, seed=0)
-        assert set(split.cells) == expected, rule.name
-    assert set(rules.in_domain(keys, target=target, seed=0).cells) == {target}
-    assert set(rules.all_data(keys, target=target, seed=0).cells) == {XC, XS, MC, MS, ct}
+    table = CT_IS_CHEST if containment else CT_IS_LUNG
+    shown: dict[MAT, dict[str, set[MAT]]] = {}
+    for target in (XC, XS, MC, MS, LUNG):
+        option = f"--split-option=containment={str(containment).lower()}"
+        assert run(["show", "split", "--all", "-t", str(target), "--data", str(bench), option, "--json"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        shown[target] = {row["split"]: {MAT.parse(cell) for cell in row["cells"]} for row in content["splits"]}
+    for rule, target, expected in hand(table, LUNG):
+        if ":" in rule:
+            arguments = ["show", "split", rule, "-t", str(target), "--data", str(bench), option, "--json"]
+            assert run(arguments) == 0
+            content = json.loads(capsys.readouterr().out)
+            assert {MAT.parse(row["cell"]) for row in content["cells"]} == expected, (rule, target)
+        else:
+            assert shown[target][rule] == expected, (rule, target)
 
 
-def test_an_empty_rule_is_said_plainly() -> None:
-    split = replace(rules.related, containment=False)(keys_of([XC, XS, MC, MS, LUNG]), target=LUNG, seed=0)
-    assert split.train == () and "no cell" in split.note
+def test_an_empty_rule_says_why_and_what_would_work() -> None:
+    keys = keys_of([XC, XS, MC, MS, LUNG])
+    split = replace(rules.related, containment=False)(keys, target=LUNG, seed=0)
+    assert split.train == () and split.note == (
+        "no cell shares exactly two factors with ct/lung/classification (lung and chest count as different: "
+        "containment=false; with containment=true it would train on 1 cell); related-any would train on 2 cells"
+    )
     with pytest.raises(CrossmedError, match="'related' is empty for ct/lung/classification"):
         require_cells(split)
+    split = rules.zero_overlap(keys_of([XC, LUNG]), target=XC, seed=0)
+    assert split.note == ("no cell shares no factor with xray/chest/classification; related would train on 1 cell"), (
+        "containment is not blamed where it changes nothing"
+    )
+    require_cells(rules.zero_shot(keys, target=XC, seed=0), train=False)
+
+
+def test_conditions_that_coincide_are_said_to() -> None:
+    keys = keys_of([XC, XS, MC, MS, LUNG])
+    wide = [rule(keys, target=MC, seed=0) for rule in (rules.without_modality, rules.without_anatomy, rules.related)]
+    assert coincidences(wide) == [
+        "without-modality and without-anatomy train on the same 2 cells for mri/brain/classification"
+    ]
+    assert (
+        coincidences([rule(keys, target=XC, seed=0) for rule in (rules.without_modality, rules.without_anatomy)]) == []
+    )
+    other = replace(wide[1], target=XC)
+    assert coincidences([wide[0], other]) == [], "another target is another condition"
+    assert coincidences([rules.zero_shot(keys, target=MC, seed=0)] * 2) == []
 
 
 grids = st.lists(
@@ -95,25 +216,81 @@ def as_keys(rows: list[tuple[MAT, int, str, str, int]]) -> list[ItemKey]:
     ]
 
 
+# A grid of m, n x a, b x t, u: two of it together carry all that (m, a, t) has.
+ARGUMENTS = {
+    "direction": arguments.direction.configured({"strict": False}, "m/b/t+n/a/u"),
+    "held-out": arguments.held_out.configured({}, "n/*/*"),
+    **{
+        f"sharing {factors}": arguments.sharing.configured({}, factors)
+        for factors in ("none", "modality", "anatomy+task", "modality+anatomy+task")
+    },
+}
+EVERY = {**PLAIN, **ARGUMENTS}
+TARGET = MAT("m", "a", "t")
+SOURCES = [MAT("m", "b", "t"), MAT("n", "a", "u")]
+
+
 @given(grids, st.integers(0, 3), st.randoms())
 def test_no_rule_leaks_and_order_never_matters(rows: list, seed: int, rng: random.Random) -> None:
-    keys = as_keys(rows)
-    target = keys[0].mat
+    keys = as_keys(rows) + keys_of([TARGET, *SOURCES], per_part=2)
     mixed = list(keys)
     rng.shuffle(mixed)
-    for rule in ALL:
-        split = rule(keys, target=target, seed=seed)
-        prove(split, {key.id: key for key in keys})
-        assert split == rule(mixed, target=target, seed=seed)
+    by_id = {key.id: key for key in keys}
+    for name, rule in EVERY.items():
+        split = rule(keys, target=TARGET, seed=seed)
+        prove(split, by_id)
+        sides = [
+            {(by_id[item].patient, by_id[item].study) for item in ids} for ids in (split.train, split.val, split.test)
+        ]
+        assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2], name
+        assert all(by_id[item].part == "train" for item in split.train), name
+        assert split == rule(mixed, target=TARGET, seed=seed), name
 
 
 @given(grids, st.integers(0, 3))
 def test_adding_unrelated_cells_never_changes_a_split(rows: list, seed: int) -> None:
-    keys = as_keys(rows)
-    target = MAT("m", "a", "t")
-    strangers = keys_of([MAT("strange", "stranger", "strangest")])
-    for rule in (rules.in_domain, rules.related):
-        assert rule(keys, target=target, seed=seed) == rule(keys + strangers, target=target, seed=seed)
+    keys = as_keys(rows) + keys_of([TARGET, *SOURCES], per_part=2)
+    strangers = keys_of([MAT("strange", "stranger", "strangest"), MAT("strange", "other", "odd")])
+    # These train on what shares nothing with the target, and the two of one kind on all of that kind.
+    takes_strangers = {
+        "unrelated", "zero-overlap", "all-data", "all-but-target", "classification-only", "held-out", "sharing none",
+    }  # fmt: skip
+    for name, rule in EVERY.items():
+        before, after = (rule(some, target=TARGET, seed=seed) for some in (keys, keys + strangers))
+        if name in takes_strangers:
+            assert set(after.cells) == {*before.cells, *(key.mat for key in strangers)}, name
+            assert [one for one in after.train if not one.startswith("strange/")] == list(before.train), name
+        else:
+            # The note of an empty rule counts what other rules would train on.
+            assert replace(after, note=before.note) == before, name
+
+
+@given(grids, st.integers(0, 3), st.data())
+def test_smaller_trainings_are_nested_in_larger_ones(rows: list, seed: int, data: st.DataObject) -> None:
+    keys = as_keys(rows) + keys_of([TARGET, *SOURCES], per_part=2)
+    for rule in EVERY.values():
+        split = rule(keys, target=TARGET, seed=seed)
+        small, large = sorted(data.draw(st.integers(0, len(split.train))) for _ in range(2))
+        first, second = (matched(split, train=n, val=None, test=None) for n in (small, large))
+        assert second.train[:small] == first.train and first.test == second.test
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_another_process_makes_the_same_splits(hash_seed: str) -> None:
+    here = {text: split_digest(split) for text, split in some_splits()}
+    code = "from tests.test_splits import some_splits, split_digest; import json; "
+    code += "print(json.dumps({text: split_digest(split) for text, split in some_splits()}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": hash_seed}, cwd=Path(__file__).parents[1],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == here
+
+
+def some_splits() -> Iterator[tuple[str, Split]]:
+    catalog, keys = Catalog(), keys_of([XC, XS, MC, MS, LUNG])
+    for text in (*CT_IS_CHEST, "direction:mri/brain/classification+xray/chest/segmentation"):
+        yield text, draw(catalog.splitter(text), keys, name=text, target=XC, seed=2)
 
 
 @given(grids, st.integers(0, 3))
@@ -176,16 +353,108 @@ def test_other_violations_are_named() -> None:
         prove(replace(split, cells=(MC,)), keys)
 
 
-def test_the_card_counts_and_names_shared_factors() -> None:
-    keys = keys_of([XC, XS, LUNG], per_part=4)
-    split = matched(rules.related(keys, target=XC, seed=0), train=4, val=2, test=3)
-    card = split_card(split, {key.id: key for key in keys})
-    assert card["n"] == {"train": 4, "val": 2, "test": 3}
-    assert card["cells"] == [str(LUNG), str(XS)]
-    assert card["shared_factors"][str(LUNG)] == ["anatomy", "task"]
-    assert card["shared_only_by_containment"] == {str(LUNG): ["anatomy"]}
-    train = card["n_per_cell_and_label"][str(XS)]["train"]
-    assert sum(train.values()) == 2 and card["train"] == list(split.train)
+STUDY = "study 's' of d stands in train"
+
+
+@pytest.mark.parametrize(
+    ("studies", "leak"),
+    [(("s", "s"), True), (("s", None), False), ((None, None), False), (("s", "t"), False)],
+)
+def test_a_study_on_both_sides_is_named(studies: tuple[str | None, str | None], leak: bool) -> None:
+    split, keys = good_split()
+    sides = (split.train[0], split.test[0])
+    keys |= {item: keys[item]._replace(study=study) for item, study in zip(sides, studies, strict=True)}
+    if not leak:
+        prove(split, keys)
+        return
+    with pytest.raises(SplitViolationError, match=STUDY) as caught:
+        prove(split, keys)
+    assert all(repr(item) in str(caught.value) for item in sides), "both sides are named"
+
+
+def test_one_person_in_two_datasets_is_one() -> None:
+    split, keys = good_split()
+    first, last = split.train[0], split.test[0]
+    keys |= {first: keys[first]._replace(patient="chexpert:p7", dataset="medmat")}
+    keys |= {last: keys[last]._replace(patient="p7", dataset="chexpert")}
+    with pytest.raises(SplitViolationError, match="patient 'p7' of chexpert stands in train"):
+        prove(split, keys)
+
+
+def test_a_split_that_does_not_train_holds_no_training_items() -> None:
+    split, keys = good_split()
+    with pytest.raises(SplitViolationError, match="nothing is trained"):
+        prove(replace(split, trains=False), keys)
+
+
+FIVE = [XC, XS, MC, MS, LUNG]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("relatde", {}, "Unknown split 'relatde'. Did you mean 'related'?"),
+        ("related:ct/lung/finding", {}, "takes nothing after a colon"),
+        ("related:", {}, "takes nothing after a colon"),
+        ("related", {"containmnt": True}, "has no option 'containmnt'. Did you mean 'containment'?"),
+        ("related", {"containment": 0}, "containment must be true or false, not 0"),
+        ("zero-shot", {"containment": True}, "has no option 'containment'"),
+        ("direction", {}, "needs an argument"),
+        ("held-out: ", {}, "needs an argument"),
+        ("direction:ct/lung/cls", {}, "names one cell"),
+        ("direction:ct/lung/cls+ct/lung/classification", {}, "names one cell"),
+        ("direction:ct/lung/cls+", {}, "nothing stands beside a '+'"),
+        ("direction:ct/lung/cls+xray/chest", {}, "is not a cell"),
+        ("direction:ct/lung/cls+mri/brain/seg", {"strict": "no"}, "strict must be true or false, not 'no'"),
+        ("sharing:anatomie", {}, "'anatomie' is not a factor. Did you mean 'anatomy'?"),
+        ("sharing:task+task", {}, "names 'task' twice"),
+        ("held-out:ct/lung", {}, "is not modality/anatomy/task"),
+        # Only the cells tell:
+        ("direction:mri/brain/cls+mri/brain/seg", {}, "trains on its target mri/brain/classification"),
+        ("direction:ct/lung/cls+mri/brian/seg", {}, "no items of mri/brian/segmentation here. Did you mean"),
+        ("direction:ct/lung/cls+xray/chest/seg", {}, "no source has its modality or anatomy"),
+        ("held-out:ct/lungs/sgementation", {}, "matches no cell here"),
+        ("held-out:us/*/*", {}, "matches no cell here"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told(text: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(CrossmedError) as caught:
+        draw(Catalog().splitter(text, options), keys_of(FIVE), name=text, target=MC, seed=0)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_splits_are_written_as_people_write_them() -> None:
+    catalog, keys = Catalog(), keys_of(FIVE)
+    for text, expected in (
+        ("crossmed:related", {MS}),
+        ("direction:MR/head/seg + CT/Lungs/cls", {MS, LUNG}),
+        ("crossmed:direction:mri/brain/seg+ct/lung/cls", {MS, LUNG}),
+        ("direction:mri/brain/seg+ct/lung/cls+xray/chest/seg", {MS, LUNG, XS}),
+        ("held-out:CXR/thorax/seg", {XC, MS, LUNG}),
+        ("held-out:x*/*/*+ct/lung/cls", {MS}),
+        ("sharing:task", {XC, LUNG}),
+    ):
+        split = draw(catalog.splitter(text), keys, name=text, target=MC, seed=0)
+        assert set(split.cells) == expected, text
+        assert split.rule == text.removeprefix("crossmed:")
+    assert catalog.split_claim("held-out:ct/lung/cls").record.name == "held-out"
+    assert catalog.split_options("crossmed:direction:a+b") == {"containment", "strict"}
+    assert catalog.split_settings("direction:a/b/c+d/e/f") == {"containment": True, "strict": True}
+    assert catalog.split_settings("related", {"containment": False}) == {"containment": False}
+    assert catalog.split_settings("zero-shot") == {}
+
+
+def test_a_direction_that_lacks_a_factor_can_be_asked_for() -> None:
+    splitter = Catalog().splitter("direction:ct/lung/cls+xray/chest/seg", {"strict": False})
+    assert set(splitter(keys_of(FIVE), target=MC, seed=0).cells) == {LUNG, XS}
+
+
+def test_a_fault_of_a_plugin_is_one_line() -> None:
+    def broken(keys: object, *, target: MAT, seed: int) -> Split:
+        raise SystemExit(3)
+
+    with pytest.raises(CrossmedError, match="Split 'mine' failed for ct/lung/classification: SystemExit: 3"):
+        draw(broken, keys_of(FIVE), name="mine", target=LUNG, seed=0)
 
 
 def test_third_parties_write_a_rule_in_one_line() -> None:
@@ -194,3 +463,11 @@ def test_third_parties_write_a_rule_in_one_line() -> None:
     )
     split = same_task(keys_of([XC, XS, MC]), target=XC, seed=0)
     assert split.rule == "same-task" and split.cells == (MC,)
+
+
+def test_rules_of_third_parties_see_which_factors_are_shared() -> None:
+    same_place = CellRule(
+        "same-place", lambda target, cells, share: [c for c in cells if share.factors(c) == {"anatomy"}]
+    )
+    assert same_place(keys_of([*FIVE, CHEST]), target=XS, seed=0).cells == (CHEST, LUNG)
+    assert Shares(XS, containment=False).factors(LUNG) == frozenset() and Shares(XS)(LUNG) == 1

@@ -100,12 +100,13 @@ def compared(values: Sequence[str], splits: Sequence[str]) -> list[tuple[str, st
 
     Args:
         values: As typed.
-        splits: The splits there are.
+        splits: The splits there are; one with an argument is named without it.
 
     Raises:
         CrossmedError: For another form, or a split that is not there.
     """
     found = []
+    splits = [split.partition(":")[0] for split in splits]
     for text in many(values):
         first, colon, second = text.partition(":")
         if not colon:

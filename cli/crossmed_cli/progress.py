@@ -25,8 +25,9 @@ from rich.text import Text
 from crossmed_core.catalog import Catalog
 from crossmed_core.run import score_run
 from crossmed_core.runlog import read_json, trial_folder
-from crossmed_core.runner import TrialResult, TrialSpec, read_trial
+from crossmed_core.runner import TrialResult, TrialSpec
 from crossmed_core.study import PlannedTrial
+from crossmed_core.trial_files import read_trial
 from crossmed_core.types import Score
 
 WORDS = {"images": "images", "load": "loading", "fit": "training", "predict": "answering"}
@@ -143,7 +144,7 @@ class RunView:
             return
         place = trial_folder(self.folder, result.spec.id)
         _, answers = read_trial(place)
-        scores, _ = score_run([answers], self.catalog, (), warn=self._warn_once) if answers.pairs else ([], [])
+        scores, _ = score_run(answers[:1], self.catalog, (), warn=self._warn_once) if answers[0].pairs else ([], [])
         primary = {metric for kind in ("option", "mask") for metric in self.catalog.metrics_for(kind, primary=True)}
         shown = ", ".join(f"{s.metric} {s.value:.3f}" for s in scores if s.metric in primary and s.value is not None)
         how = "reused" if result.reused else f"{result.seconds:.0f} s"
@@ -173,4 +174,5 @@ class RunView:
 
 def name(trial: TrialSpec) -> str:
     """Name a trial for people."""
-    return f"{trial.model} · {trial.split} · {trial.target} · seed {trial.seed}"
+    share = "" if trial.fraction == 1 else f" · {trial.fraction:g} of the data"
+    return f"{trial.model} · {trial.split} · {trial.target} · seed {trial.seed}{share}"

@@ -140,6 +140,34 @@ check_options_without_training_are_a_guess.applies = lambda record: (  # type: i
 )
 
 
+def check_withheld_images_and_questions_are_never_opened(record: ModelRecord, folder: Path) -> None:
+    """A model that reads text answers an item without its image, and without its question, for the controls."""
+    model, items = _fitted(record, folder)
+    for item in (one for one in items if one.kind == "option"):
+        nowhere = ImageRef(str(folder / "withheld.png"))
+        for withheld, question in ((("image",), item.question), (("image", "question"), "")):
+            asked = replace(item, withheld=frozenset(withheld), question=question, image=nowhere)
+            (answer,) = _answers(model, [asked])
+            assert answer.scored, (
+                f"{record.name}: no answer to {item.id} without {' and '.join(withheld)}: {answer.error}"
+            )
+
+
+check_withheld_images_and_questions_are_never_opened.applies = lambda record: (  # type: ignore[attr-defined]
+    record.reads_text and "option" in record.answers
+)
+
+
+def check_zero_shot_needs_no_training(record: ModelRecord, folder: Path) -> None:
+    """A model that declares `zero_shot` answers as it is loaded, before `fit`."""
+    items = items_for(record.answers, 8, folder, part="test")
+    answers = _answers(_tiny(record), items)
+    assert all(one.scored for one in answers), f"{record.name}: declares zero_shot and does not answer before fit"
+
+
+check_zero_shot_needs_no_training.applies = lambda record: record.zero_shot  # type: ignore[attr-defined]
+
+
 CHECKS = (
     check_answers_every_item_once,
     check_option_scores_are_probabilities,
@@ -149,4 +177,6 @@ CHECKS = (
     check_training_lowers_the_loss,
     check_restored_model_answers_alike,
     check_options_without_training_are_a_guess,
+    check_withheld_images_and_questions_are_never_opened,
+    check_zero_shot_needs_no_training,
 )

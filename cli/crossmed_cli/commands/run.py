@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from crossmed_cli import tables
+from crossmed_cli import score_tables, tables
 from crossmed_cli.console import err, print_json
 from crossmed_cli.options import catalog_options, compared, cores, json_option, many, option, pairs
 from crossmed_cli.progress import RunView
@@ -24,12 +24,15 @@ from crossmed_core.catalog import Catalog
 from crossmed_core.devices import resolve_device
 from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.recipe import (
+    CONTROLS,
     DEFAULT_BUILD,
     DEFAULT_DATASET,
     DEFAULT_SPLITS,
     DEFAULT_TRAIN_SIZE,
     Block,
     Study,
+    check_controls,
+    check_fractions,
     read_recipe,
     recipe_path,
 )
@@ -52,7 +55,13 @@ DEMO = "demo"
 
 @click.command("run")
 @option("--model", "-m", multiple=True, help="Model, alias or family:name. Repeat or separate by commas.")
-@option("--split", "-s", multiple=True, help=f"Training condition. [default: {', '.join(DEFAULT_SPLITS)}]")
+@option(
+    "--split",
+    "-s",
+    multiple=True,
+    help=f"Training condition, NAME or NAME:ARGUMENT. [default: {', '.join(DEFAULT_SPLITS)}]",
+)
+@option("--split-option", multiple=True, metavar="KEY=VALUE", help="Option of the splits, e.g. containment=false.")
 @option("--target", "-t", multiple=True, help="Cell to test, e.g. ct/chest/segmentation; wildcards; 'all'.")
 @option("--dataset", default=None, help="Dataset. [default: phantom; with --data, all that are found]")
 @option(
@@ -82,13 +91,34 @@ DEMO = "demo"
     type=click.IntRange(min=1),
     help=f"Training items per condition, at most. [default: {DEFAULT_TRAIN_SIZE}]",
 )
+@option(
+    "--fraction",
+    multiple=True,
+    metavar="SHARE",
+    help="Share of that size, e.g. 0.01,0.05,0.1,0.5,1; smaller ones are nested in larger ones. [default: 1]",
+)
+@option("--epochs", type=click.FloatRange(min=0, min_open=True), help="Passes over the training items.")
+@option("--steps", type=click.IntRange(min=1), help="Optimizer steps; short for --set steps=N.")
 @option("--seed", type=int, multiple=True, help="Seed of draw, weights and order. Repeatable. [default: 0]")
 @option("--seeds", type=click.IntRange(min=1), help="Use seeds 0 .. N-1.")
 @option(
     "--compare", multiple=True, metavar="A:B", help="Gap between two splits to report. [default: those of the recipe]"
 )
 @option("--limit", type=click.IntRange(min=1), help="At most this many test items per target.")
-@option("--recipe", help="A shipped recipe or a TOML file, instead of --model. [default: demo]")
+@option(
+    "--control",
+    multiple=True,
+    metavar="NAME",
+    help=f"Ask the trained model again, of: {', '.join(CONTROLS)}; or all. Can be added to a finished run.",
+)
+@option(
+    "--option-orders",
+    type=click.IntRange(min=1),
+    help="Ask each item in this many cyclic orders of its options and average. [default: 1]",
+)
+@option("--seen", type=click.IntRange(min=1), help="Ask this many test items of the training cells too.")
+@option("--baselines/--no-baselines", default=None, help="Majority and question-only beside the result. [default: on]")
+@option("--recipe", help="A shipped recipe or a TOML file; --model replaces its models. [default: demo]")
 @option("--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder. [default: runs/NAME]")
 @option(
     "--device",
@@ -139,7 +169,7 @@ def command(
     )
     for block in study.blocks:
         for split in block.splits:
-            catalog.plugins.get("split", split)
+            catalog.split_claim(split)
         for model in block.models:
             _require_packages(catalog, model, block.set)
     chosen, reason = resolve_device(device, needs_torch=needs_torch)
@@ -163,22 +193,33 @@ def command(
 def _study(recipe: str | None, flags: Mapping[str, Any]) -> Study:
     """Turn flags, or a recipe and the flags over it, into a study."""
     models = many(flags["model"])
-    if recipe is not None and models:
-        raise CrossmedError(
-            "--recipe already names its models.", hint="Leave --model out, or write a recipe of your own."
-        )
     seeds = tuple(range(flags["seeds"])) if flags["seeds"] else flags["seed"]
     over: dict[str, Any] = {"splits": many(flags["split"]), "targets": many(flags["target"]), "seeds": seeds}
     over = {name: value for name, value in over.items() if value}
     if flags["train_size"]:
         over["train_size"] = flags["train_size"]
+    if flags["fraction"]:
+        over["fractions"] = check_fractions(many(flags["fraction"]), "--fraction")
     settings = pairs("--set", flags["settings"])
-    if models:
+    if flags["epochs"] and (flags["steps"] or "steps" in settings):
+        raise CrossmedError("--epochs and --steps both say how long to train; give one of them.")
+    if flags["epochs"]:
+        over["epochs"] = flags["epochs"]
+    if flags["steps"]:
+        settings["steps"] = flags["steps"]
+    if models and recipe is None:
         study = Study("", (Block(models, **over, set=settings),))
     else:
         study = read_recipe(recipe_path(recipe or DEMO))
+        if models:
+            over["models"] = models
+        if "steps" in settings:
+            over["epochs"] = None
         blocks = tuple(replace(block, **over, set={**block.set, **settings}) for block in study.blocks)
         study = replace(study, blocks=blocks)
+    if not all(block.models for block in study.blocks):
+        raise CrossmedError(f"Recipe {recipe!r} leaves the model to you.", hint="Name one with --model.")
+    study = _asked(study, flags)
     options = pairs("--dataset-option", flags["dataset_option"])
     if flags["dataset"] and flags["dataset"] != study.dataset:
         study = replace(study, dataset=flags["dataset"], dataset_options={})
@@ -189,6 +230,22 @@ def _study(recipe: str | None, flags: Mapping[str, Any]) -> Study:
     if data is not None and not flags["dataset"] and study.dataset == DEFAULT_DATASET:
         study = replace(study, dataset="", dataset_options=options)  # whatever lies there
     return replace(study, data=data.resolve() if data else None, limit=flags["limit"] or study.limit)
+
+
+def _asked(study: Study, flags: Mapping[str, Any]) -> Study:
+    """Add to a study how the trained models are asked."""
+    controls = many(flags["control"])
+    changes: dict[str, Any] = {
+        "split_options": {**study.split_options, **pairs("--split-option", flags["split_option"])},
+        "controls": check_controls(controls or study.controls),
+    }
+    if flags["option_orders"]:
+        changes["option_orders"] = flags["option_orders"]
+    if flags["seen"]:
+        changes["seen"] = flags["seen"]
+    if flags["baselines"] is not None:
+        changes["baselines"] = flags["baselines"]
+    return replace(study, **changes)
 
 
 def built_folder(study: Study, recipe: str | None, catalog: Catalog, jobs: int) -> Path:
@@ -233,15 +290,21 @@ def _require_packages(catalog: Catalog, model: str, options: Mapping[str, Any]) 
 
 def _folder_name(study: Study, device: str, threads: int, recipe: str | None) -> str:
     """Name the run after what is asked, so that the same command finds its folder again and another one does not."""
+    study = _as_answered(study)
     facts = json.dumps([asdict(study), device, threads], default=str, sort_keys=True)
     digest = hashlib.sha256(facts.encode()).hexdigest()[:8]
     if study.name:
         pure = read_recipe(recipe_path(recipe or DEMO))
         name = _plain(study.name)
-        return name if study == pure and device == "cpu" and threads == 1 else f"{name}-{digest}"
+        return name if study == _as_answered(pure) and device == "cpu" and threads == 1 else f"{name}-{digest}"
     block = study.blocks[0]
     words = "-".join([*block.models, *(block.splits if block.splits != DEFAULT_SPLITS else ())])
     return f"{_plain(words)}-{digest}"
+
+
+def _as_answered(study: Study) -> Study:
+    """Leave out what changes no answer, so that it can be asked of a run that is there."""
+    return replace(study, controls=(), seen=0, baselines=True)
 
 
 def _plain(text: str) -> str:
@@ -323,7 +386,7 @@ def _run(
             }
         )
     else:
-        tables.print_scores(run, scores, gaps, catalog, results)
+        score_tables.print_scores(run, scores, gaps, catalog, results)
         err.print(f"All of it is in {folder}; 'crossmed score {folder}' shows it again.", soft_wrap=True)
     return ExitCode.OK if status == "finished" else ExitCode.TRIALS_FAILED
 

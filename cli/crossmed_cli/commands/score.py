@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from crossmed_cli import tables
+from crossmed_cli import score_tables
 from crossmed_cli.console import err, print_json
 from crossmed_cli.options import catalog_options, compared, json_option, many, option
 from crossmed_core.catalog import Catalog
@@ -67,7 +67,7 @@ def command(
         scored = {"scores": [asdict(one) for one in scores], "gaps": [asdict(one) for one in gaps]}
         print_json({"run": str(folder), "status": run["status"], "synthetic": run["benchmark"]["synthetic"], **scored})
     else:
-        tables.print_scores(run, scores, gaps, catalog, metrics=names)
+        score_tables.print_scores(run, scores, gaps, catalog, metrics=names)
     if save and not names and not compare:
         try:
             with locked(folder):

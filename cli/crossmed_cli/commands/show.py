@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,16 @@ import click
 
 from crossmed_cli.console import out, print_json, print_table
 from crossmed_cli.options import catalog_options, json_option, option, pairs
+from crossmed_cli.split_view import Asked, show_all, show_one, training_counts
 from crossmed_core.benchmark import EITHER, Benchmark
 from crossmed_core.built import BuiltBenchmark
 from crossmed_core.catalog import Catalog
-from crossmed_core.errors import CrossmedError
+from crossmed_core.cell_table import read_cell_table, stand_in_keys
+from crossmed_core.errors import CrossmedError, unknown
 from crossmed_core.runlog import item_to_json
-from crossmed_core.runner import TrialSpec, make_split
-from crossmed_core.splits import split_digest
 from crossmed_core.study import find_targets
 from crossmed_core.types import LETTERS, MAT, PARTS
-from crossmed_core.vocabulary import shared_factors
+from crossmed_core.vocabulary import canonical_cell
 
 
 @click.group("show")
@@ -275,17 +276,27 @@ def _show_built(
 
 
 @command.command("split")
-@click.argument("name")
+@click.argument("name", required=False)
 @option("--target", "-t", required=True, help="Target cell.")
+@option("--all", "every", is_flag=True, help="Every split that takes no argument, a line each.")
+@option("--split-option", multiple=True, metavar="KEY=VALUE", help="Option of the split, e.g. containment=false.")
+@option(
+    "--cells",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Cells from a CSV (modality, anatomy or area, task, perhaps n) instead of a benchmark.",
+)
 @option("--seed", type=int, default=0, show_default=True, help="Seed of the draw.")
 @option("--model", "-m", default="chance", show_default=True, help="Leave out cells that this model cannot answer.")
 @_dataset_options
 @json_option
 @catalog_options
 def show_split(
-    name: str,
+    name: str | None,
     catalog: Catalog,
     target: str,
+    every: bool,
+    split_option: tuple[str, ...],
+    cells: Path | None,
     seed: int,
     model: str,
     dataset: str,
@@ -293,67 +304,42 @@ def show_split(
     dataset_option: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Show which cells a split trains on for a target, with the factors that each shares with it."""
-    benchmark = _benchmark(catalog, dataset, data, dataset_option)
-    cells = find_targets([target], benchmark, ("option", "mask"))
-    if len(cells) != 1:
-        raise CrossmedError(f"--target {target!r} stands for {len(cells)} cells; name one.")
-    # The default, chance, answers everything: then no cell is left out for the sake of a model.
-    spec = TrialSpec(model, name, cells[0], seed, dataset)
-    claim = catalog.plugins.get("split", name)
-    split = make_split(benchmark, catalog, catalog.model(model), spec)
-    counts = dict.fromkeys(split.cells, 0)
-    for item in split.train:
-        counts[benchmark.keys[item].mat] += 1
-    if as_json:
-        print_json(
-            {
-                "split": name,
-                "target": str(split.target),
-                "seed": seed,
-                "cells": [
-                    {"cell": str(cell), "train": n, "shares": sorted(shared_factors(split.target, cell))}
-                    for cell, n in counts.items()
-                ],
-                "n": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
-                "note": split.note,
-                "sha256": split_digest(split),
-            }
-        )
-        return 0
-    out.print(f"{name}: {claim.record.summary}", style="bold", markup=False, soft_wrap=True)
-    if claim.record.source:
-        out.print(f"Source: {claim.record.source}", markup=False, soft_wrap=True)
-    out.print()
-    _print_grid(benchmark, split.target, set(split.cells))
-    out.print()
-    if split.note:
-        out.print(f"Empty: {split.note}.", style="yellow", markup=False)
-    out.print(
-        f"{len(split.cells)} training cells; items: {len(split.train)} training, {len(split.val)} validation, "
-        f"{len(split.test)} test."
-    )
+    """Show which cells a split trains on for a target, what each shares with it, and what to know of it.
+
+    NAME may carry an argument: direction:CELL+CELL, held-out:CELL, sharing:modality+task.
+    """
+    if (name is None) != every:
+        raise CrossmedError("Name one split, or ask for --all.", hint="See 'crossmed ls splits'.")
+    options = pairs("--split-option", split_option)
+    if cells is not None:
+        counts = read_cell_table(cells)
+        asked = Asked(stand_in_keys(counts), _cell_of_table(target, counts), seed, options, counts, table=True)
+    else:
+        benchmark = _benchmark(catalog, dataset, data, dataset_option)
+        found = find_targets([target], benchmark, ("option", "mask"))
+        if len(found) != 1:
+            raise CrossmedError(f"--target {target!r} stands for {len(found)} cells; name one.")
+        # The default, chance, answers everything: then no cell is left out for the sake of a model.
+        keys = benchmark.keys_for(catalog.model(model).record.answers)
+        asked = Asked(keys, found[0], seed, options, training_counts(keys))
+    if name is None:
+        show_all(catalog, asked, as_json=as_json)
+    else:
+        show_one(catalog, name, asked, as_json=as_json)
     return 0
 
 
-def _print_grid(benchmark: Benchmark, target: MAT, chosen: set[MAT]) -> None:
-    """Print modality x anatomy with one letter per task: capital = trained on, brackets = the target."""
-    cells = set(benchmark.questions)
-    modalities, anatomies, tasks = (sorted({cell[axis] for cell in cells}) for axis in range(3))
-    initials = {task: task[0] for task in tasks}
-    marks = initials if len(set(initials.values())) == len(tasks) else {task: task for task in tasks}
+def _cell_of_table(target: str, cells: Iterable[MAT]) -> MAT:
+    """Return the target among the cells of a table.
 
-    def mark(cell: MAT) -> str:
-        if cell not in cells:
-            return " " * len(marks[cell.task])
-        text = marks[cell.task].upper() if cell in chosen else marks[cell.task]
-        return f"[{text}]" if cell == target else text
-
-    rows = [
-        [modality, *(" ".join(mark(MAT(modality, anatomy, task)) for task in tasks) for anatomy in anatomies)]
-        for modality in modalities
-    ]
-    print_table(["", *anatomies], rows)
-    if marks is initials:
-        out.print(", ".join(f"{letter} = {task}" for task, letter in marks.items()), style="dim")
-    out.print("CAPITAL: trained on; small: left out; [brackets]: the target, tested", style="dim", markup=False)
+    Raises:
+        CrossmedError: If it is none of them.
+    """
+    try:
+        cell = canonical_cell(target)
+    except ValueError as error:
+        raise CrossmedError(f"Target {error}.") from error
+    known = [str(one) for one in cells]
+    if str(cell) not in known:
+        raise unknown("cell of this table", str(cell), known)
+    return cell

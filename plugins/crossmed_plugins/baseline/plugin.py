@@ -29,6 +29,7 @@ def crossmed_models() -> Iterator[ModelRecord]:
         target=f"{_MODULE}:MajorityFamily",
         answers=_BOTH,
         sees_images=False,
+        zero_shot=True,
     )
     yield ModelRecord(
         name="question-only",
@@ -36,6 +37,8 @@ def crossmed_models() -> Iterator[ModelRecord]:
         target=f"{_MODULE}:QuestionOnlyFamily",
         answers=_BOTH,
         sees_images=False,
+        reads_text=True,
+        zero_shot=True,
     )
     yield ModelRecord(
         name="oracle",

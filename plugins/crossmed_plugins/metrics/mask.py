@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmed_core.images import decode_mask, read_mask
 from crossmed_core.types import Item, Prediction
+from crossmed_plugins.metrics.areas import area, overlap
 
 Floats = NDArray[np.float64]
 Pairs = Sequence[tuple[Item, Prediction]]
@@ -28,22 +28,56 @@ def _areas(item: Item, prediction: Prediction) -> tuple[float, float, float]:
     """Return |P and G|, |P|, |G| in pixels; P is the mask, or the candidate region that was chosen.
 
     Raises:
-        ValueError: If the two masks differ in size.
+        ValueError: If the two masks differ in size, or one is missing.
+        UnreadableImageError: If a mask cannot be read.
     """
     region = prediction.mask
     if region is None and item.candidates and prediction.option is not None:
         region = item.candidates[prediction.option]
     if item.mask is None or region is None:
         raise ValueError(f"item {item.id!r} has no mask to compare")
-    truth, guess = read_mask(item.mask), decode_mask(region)
-    if truth.shape != guess.shape:
-        raise ValueError(f"item {item.id!r}: the predicted mask is {guess.shape}, the image {truth.shape}")
-    both = np.count_nonzero(truth & guess)
-    return float(both), float(np.count_nonzero(guess)), float(np.count_nonzero(truth))
+    try:
+        return overlap(item.mask, region)
+    except ValueError as error:
+        raise ValueError(f"item {item.id!r}: {error}") from error
+
+
+def _is_choice(item: Item) -> bool:
+    return bool(item.options and item.candidates)
+
+
+def _extreme(fixed: Floats, choices: Sequence[Floats], *, largest: bool) -> float:
+    """Return the largest or smallest ratio of sums that can be had by one row of each item's choices.
+
+    Dinkelbach (1967, Management Science 13): the rows that are best for the present ratio r, by numerator - r x
+    denominator, give a better ratio, until the best is reached; exact, in a few rounds.
+
+    Args:
+        fixed: What is added to both sums in any case, shape (2,).
+        choices: Per item the numerators and denominators to choose from, shape (choices, 2).
+        largest: The largest ratio, or the smallest.
+
+    Returns:
+        NaN if no choice gives a denominator above 0.
+    """
+    sign = 1.0 if largest else -1.0
+    ratio = float("nan")
+    sums = sum((rows[np.argmax(rows[:, 1])] for rows in choices), start=fixed)
+    while sums[1] > 0 and not sign * (sums[0] / sums[1] - ratio) <= 0:  # the first ratio is compared with NaN
+        ratio = float(sums[0] / sums[1])
+        gains = (sign * (rows[:, 0] - ratio * rows[:, 1]) for rows in choices)
+        sums = sum((rows[np.argmax(gain)] for rows, gain in zip(choices, gains, strict=True)), start=fixed)
+    return ratio
 
 
 class _MaskMetric:
-    """Common to all: terms of shape (items, 2), value = first sum / second sum."""
+    """Common to all: terms of shape (items, 2), value = first sum / second sum.
+
+    Attributes:
+        unknown: What an item without a readable truth can add, shape (choices, 2).
+    """
+
+    unknown: Floats
 
     def __init__(self, *, with_empty: bool = True) -> None:
         self.with_empty = with_empty
@@ -53,8 +87,8 @@ class _MaskMetric:
 
     def terms(self, pairs: Pairs) -> Floats:
         """Return (items, 2): numerator and denominator of the ratio of sums."""
-        areas = np.array([_areas(item, prediction) for item, prediction in pairs]).reshape(-1, 3)
-        return self.of_areas(areas[:, 0], areas[:, 1], areas[:, 2])
+        found = np.array([_areas(item, prediction) for item, prediction in pairs]).reshape(-1, 3)
+        return self.of_areas(*found.T)
 
     def value(self, sums: Floats) -> Floats:
         """Return the ratio for sums of shape (..., 2); NaN where nothing counts."""
@@ -67,11 +101,9 @@ class _MaskMetric:
 
         For choices among candidate regions, what a uniformly random choice scores.
         """
-        if items and all(item.options and item.candidates for item in items):
+        if items and all(_is_choice(item) for item in items):
             return self._of_choices(items, lambda terms: terms.mean(axis=0))
-        masks = [read_mask(item.mask) for item in items if item.mask is not None]
-        true = np.array([float(np.count_nonzero(mask)) for mask in masks])
-        sizes = np.array([float(mask.size) for mask in masks])
+        true, sizes = np.array([area(item.mask) for item in items if item.mask is not None]).reshape(-1, 2).T
         nothing = np.zeros_like(true)
         full = self.value(self.of_areas(true, sizes, true).sum(axis=0))
         empty = self.value(self.of_areas(nothing, nothing, true).sum(axis=0))
@@ -79,15 +111,39 @@ class _MaskMetric:
 
     def best(self, items: Sequence[Item]) -> float:
         """Return what the best choice among candidate regions scores; NaN for masks, which nothing bounds."""
-        if not items or not all(item.options and item.candidates for item in items):
+        if not items or not all(_is_choice(item) for item in items):
             return float("nan")
         return self._of_choices(items, lambda terms: terms[int(np.argmax(self.value(terms)))])
+
+    def bounds(self, pairs: Pairs, unscored: Sequence[Item]) -> tuple[float, float]:
+        """Return the value if every unscored item were answered as badly, and as well, as can be.
+
+        As well: by the truth. As badly: by its complement, which shares no pixel with it and has the largest union. A
+        choice is answered by one of its candidates. An item without a readable truth could have been anything.
+        """
+        scored = self.terms(pairs).sum(axis=0)
+        choices = [self._answers(item) for item in unscored]
+        return _extreme(scored, choices, largest=False), _extreme(scored, choices, largest=True)
+
+    def _answers(self, item: Item) -> Floats:
+        """Return the terms of the answers to one item among which its worst and best are: (answers, 2)."""
+        if item.mask is None:
+            return self.unknown if self.with_empty else np.vstack([self.unknown, np.zeros((1, 2))])
+        if _is_choice(item):
+            return self._of_candidates(item)
+        true, size = area(item.mask)
+        both, predicted = np.array([0.0, true]), np.array([size - true, true])
+        return self.of_areas(both, predicted, np.array([true, true]))
+
+    def _of_candidates(self, item: Item) -> Floats:
+        """Return the terms of every choice among the candidates: (candidates, 2)."""
+        return self.terms([(item, Prediction(item.id, option=k)) for k in range(len(item.candidates))])
 
     def _of_choices(self, items: Sequence[Item], pick: Callable[[Floats], Floats]) -> float:
         """Return the value of the summed terms that `pick` makes of the (candidates, terms) of each item."""
         total = np.zeros(2)
         for item in items:
-            total += pick(self.terms([(item, Prediction(item.id, option=k)) for k in range(len(item.candidates))]))
+            total += pick(self._of_candidates(item))
         return float(self.value(total))
 
     def __call__(self, pairs: Pairs) -> float:
@@ -98,12 +154,16 @@ class _MaskMetric:
 class CumulativeIoU(_MaskMetric):
     """cIoU = sum_i |P_i and G_i| / sum_i |P_i or G_i| (LISA, arXiv 2308.00692). Not the Complete IoU of box losses."""
 
+    unknown = np.zeros((1, 2))
+
     def of_areas(self, both: Floats, predicted: Floats, true: Floats) -> Floats:
         """Return intersection and union per image."""
         return np.stack([both, predicted + true - both], axis=-1)
 
 
 class _MeanPerImage(_MaskMetric):
+    unknown = np.array([[0.0, 1.0], [1.0, 1.0]])
+
     def of_areas(self, both: Floats, predicted: Floats, true: Floats) -> Floats:
         """Return score and weight per image, after the empty-mask rule."""
         above, below = self.overlap(both, predicted, true)

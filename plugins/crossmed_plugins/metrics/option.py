@@ -22,6 +22,12 @@ def _ratio(above: Floats, below: Floats) -> Floats:
     return result
 
 
+def _answered(unscored: Sequence[Item], *, right: bool) -> list[tuple[Item, Prediction]]:
+    """Answer every item right, or every item wrong (right where there is no second option)."""
+    answers = [(item, item.answer if item.answer is not None else 0) for item in unscored]
+    return [(item, Prediction(item.id, option=(k + (not right)) % len(item.options))) for item, k in answers]
+
+
 class Accuracy:
     """(1 / n) sum_i [p_i = y_i]. Chance: (1 / n) sum_i 1 / k_i.
 
@@ -46,6 +52,11 @@ class Accuracy:
         """Return the mean of 1 / (options that are ever true in the cell)."""
         shares = [1 / max(1, len(item.options) - item.decoys) for item in items]
         return float(np.mean(shares)) if shares else float("nan")
+
+    def bounds(self, pairs: Pairs, unscored: Sequence[Item]) -> tuple[float, float]:
+        """Return the accuracy with every unscored item wrong, and with every one right."""
+        worst, best = (self([*pairs, *_answered(unscored, right=right)]) for right in (False, True))
+        return worst, best
 
     def __call__(self, pairs: Pairs) -> float:
         """Return the accuracy; NaN without pairs."""
@@ -104,6 +115,15 @@ class BalancedAccuracy(_PerLabel):
     def per_label(self, true: Floats, found: Floats, chosen: Floats) -> Floats:
         """Return the recall of each label."""
         return np.nan_to_num(_ratio(found, true))
+
+    def bounds(self, pairs: Pairs, unscored: Sequence[Item]) -> tuple[float, float]:
+        """Return the value with every unscored item wrong, and with every one right.
+
+        Exact, as an answer changes the recall of its item's own label only. (In F1 a wrong answer also costs the label
+        that was chosen, so its worst case depends on all answers together: `MacroF1` gives none.)
+        """
+        worst, best = (self([*pairs, *_answered(unscored, right=right)]) for right in (False, True))
+        return worst, best
 
 
 class MacroF1(_PerLabel):

@@ -8,12 +8,13 @@ from crossmed_core import hookimpl
 from crossmed_core.records import MetricRecord
 
 _OPTION = "crossmed_plugins.metrics.option"
+_CALIBRATION = "crossmed_plugins.metrics.calibration"
 _MASK = "crossmed_plugins.metrics.mask"
 
 
 @hookimpl
 def crossmed_metrics() -> Iterator[MetricRecord]:
-    """Yield three metrics for options and five for masks."""
+    """Yield three metrics for options, three for their probabilities and five for masks."""
     yield MetricRecord(
         name="accuracy",
         summary="Share of items whose true option was chosen",
@@ -27,6 +28,27 @@ def crossmed_metrics() -> Iterator[MetricRecord]:
     )
     yield MetricRecord(
         name="macro-f1", summary="Mean over true labels of the F1 of that label", target=f"{_OPTION}:macro_f1"
+    )
+    yield MetricRecord(
+        name="ece",
+        summary="Expected calibration error: confidence against share of right answers, in 15 bins",
+        target=f"{_CALIBRATION}:ece",
+        lower_is_better=True,
+        needs_scores=True,
+    )
+    yield MetricRecord(
+        name="brier",
+        summary="Brier score: squared error of the probabilities, summed over an item's options (0 to 2)",
+        target=f"{_CALIBRATION}:brier",
+        high=2.0,
+        lower_is_better=True,
+        needs_scores=True,
+    )
+    yield MetricRecord(
+        name="accuracy-at-80",
+        summary="Accuracy among the 80 % most confident answers",
+        target=f"{_CALIBRATION}:accuracy_at_80",
+        needs_scores=True,
     )
     yield MetricRecord(
         name="ciou",

@@ -2,6 +2,13 @@
 
 It validates the pipeline and the statistics, and lets one study composition under known structure. It
 predicts nothing about hospital images: contrasts are exaggerated, the images small, the findings four toys.
+
+Its `leak` option breaks it on purpose, to show that the controls of a run find what they are made to find:
+
+- "text": each label has an instruction of its own, so that the wording gives the answer away (text-only lights up);
+- "options": the false options are labels of other tasks, so that the only fitting one is true (options-only lights up);
+- "image": a bright square in one of four corners tells the label, where no lesion is (accuracy rises, and falls to
+  chance with blank or shuffled images; nothing but an occlusion of the corners would tell it from knowledge).
 """
 
 from __future__ import annotations
@@ -9,14 +16,18 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from crossmed_core.errors import CrossmedError, suggest
+from crossmed_core.questions import OPTIONS
 from crossmed_core.runlog import writing
+from crossmed_core.seeding import digest
 from crossmed_core.types import MAT, PARTS, ImageRef, MaskRef, Part, Question, Sample
+from crossmed_core.vocabulary import words
 from crossmed_plugins.phantom.render import (
     ANATOMIES,
     FINDINGS,
@@ -27,9 +38,12 @@ from crossmed_plugins.phantom.render import (
     RENDERER_VERSION,
     TASKS,
     PhantomKey,
+    Rendered,
     factors,
     render,
 )
+
+LEAKS = ("", "text", "options", "image")
 
 LABELS: Mapping[str, tuple[str, ...]] = {"finding": FINDINGS, "grade": GRADES, "location": LOCATIONS}
 
@@ -81,6 +95,8 @@ class Phantom:
         train: Training samples per cell.
         val: Validation samples per cell.
         test: Test samples per cell.
+        leak: "" = honest; "text", "options" or "image" = broken on purpose (see the module). Segmentation cells have no
+            label to tell: there "image" tells the quadrant of the lesion, the others change nothing.
 
     Raises:
         CrossmedError: For an unknown name or a size that is too small.
@@ -96,6 +112,7 @@ class Phantom:
         train: int = 1024,
         val: int = 64,
         test: int = 256,
+        leak: str = "",
     ) -> None:
         for name, value, least in (
             ("size", size, MIN_SIZE),
@@ -107,6 +124,10 @@ class Phantom:
                 raise CrossmedError(
                     f"Dataset 'phantom': {name} must be a whole number of at least {least}, not {value!r}."
                 )
+        if leak not in LEAKS:
+            hint = suggest(str(leak), LEAKS[1:]) or f"Known: {', '.join(LEAKS[1:])}; none by default."
+            raise CrossmedError(f"Dataset 'phantom' has no leak {leak!r}.", hint=hint)
+        self.leak = leak
         self.size = size
         self.seed = seed
         self.modalities = _chosen("modality", modalities, MODALITIES)
@@ -132,18 +153,20 @@ class Phantom:
 
     def samples(self, root: Path) -> Iterator[Sample]:
         """Yield all samples; their files appear under `root` with `materialise`."""
-        folder = f"{root}/v{RENDERER_VERSION}-{self.size}px-seed{self.seed}"
+        broken = f"-leak-{self.leak}" if self.leak else ""
+        marked = broken if self.leak == "image" else ""  # the other leaks show the very images of the honest phantom
+        folder = f"{root}/v{RENDERER_VERSION}-{self.size}px-seed{self.seed}{marked}"
         for mat in self.questions():
             masked = mat.task == "segmentation"
             for part, count in self.counts.items():
                 stem = f"{folder}/{mat.modality}/{mat.anatomy}/{mat.task}/{part}"
-                name = f"phantom{self.seed}-{mat.modality}-{mat.anatomy}-{mat.task}-{part}"
+                name = f"phantom{self.seed}{broken}-{mat.modality}-{mat.anatomy}-{mat.task}-{part}"
                 for index in range(count):
                     item = f"{name}-{index:05d}"
                     label = None
                     if not masked:
                         label = str(getattr(factors(PhantomKey(*mat, part, index, self.seed)), mat.task))
-                    yield Sample(
+                    sample = Sample(
                         id=item,
                         patient=item,  # every image is another body
                         mat=mat,
@@ -152,6 +175,20 @@ class Phantom:
                         mask=MaskRef(f"{stem}-{index:05d}-mask.png") if masked else None,
                         part=part,
                     )
+                    yield self._leaking(sample) if label else sample
+
+    def _leaking(self, sample: Sample) -> Sample:
+        """Give the label of a sample away in its question or options, if that is the leak."""
+        mat, label = sample.mat, str(sample.label)
+        if self.leak == "text":
+            template = TEMPLATES[mat.task][LABELS[mat.task].index(label)]
+            return replace(sample, question=template.format(modality=words(mat.modality), anatomy=words(mat.anatomy)))
+        if self.leak == "options":
+            foreign = [name for task, labels in LABELS.items() if task != mat.task for name in labels]
+            foreign.sort(key=lambda name: digest("foreign", sample.id, name))
+            shown = [label, *foreign[: OPTIONS - 1]]
+            return replace(sample, options=tuple(sorted(shown, key=lambda name: digest("order", sample.id, name))))
+        return sample
 
     def materialise(self, samples: Sequence[Sample]) -> Iterator[str]:
         """Draw the missing files. Files that exist are left alone, whatever they hold."""
@@ -162,6 +199,8 @@ class Phantom:
                 part: Part = sample.part or "train"
                 key = PhantomKey(*sample.mat, part, int(sample.id.rpartition("-")[2]), self.seed)
                 drawn = render(key, size=self.size)
+                if self.leak == "image":
+                    drawn = _marked(drawn, key)
                 with writing(image):
                     image.parent.mkdir(parents=True, exist_ok=True)
                     # The image last: where it exists, its mask does.
@@ -172,14 +211,9 @@ class Phantom:
 
     def write_fixture(self, root: Path, *, seed: int = 0) -> None:
         """Draw two images of every part of each cell under `root`, as `samples(root)` will look for them."""
-        small = Phantom(
-            self.size,
-            seed,
-            self.modalities,
-            self.anatomies,
-            self.tasks,
-            *(min(2, n) for n in self.counts.values()),
-        )
+        train, val, test = (min(2, count) for count in self.counts.values())
+        chosen = (self.modalities, self.anatomies, self.tasks)
+        small = Phantom(self.size, seed, *chosen, train=train, val=val, test=test, leak=self.leak)
         for _ in small.materialise(list(small.samples(root))):
             pass
 
@@ -195,6 +229,19 @@ def _chosen(kind: str, wanted: str | Sequence[str], known: Sequence[str]) -> tup
             hint = suggest(name, known) or f"Known: {', '.join(known)}."
             raise CrossmedError(f"Dataset 'phantom' has no {kind} {name!r}.", hint=hint)
     return tuple(name for name in known if name in names or not names)
+
+
+def _marked(drawn: Rendered, key: PhantomKey) -> Rendered:
+    """Put a white square, an eighth of the side wide, into the corner that stands for the label."""
+    shown = factors(key)
+    labels = LABELS.get(key.task, LOCATIONS)
+    place = labels.index(str(getattr(shown, key.task, shown.location)))
+    image = drawn.image.copy()
+    side = len(image) // 8
+    rows = slice(0, side) if place < 2 else slice(-side, None)
+    columns = slice(0, side) if place % 2 == 0 else slice(-side, None)
+    image[rows, columns] = 255
+    return Rendered(image, drawn.mask)
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:

@@ -1,0 +1,118 @@
+"""Asks a trained model and keeps its answers: in blocks, in every cyclic order if wanted, and as controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from crossmed_core.answers import answer_block
+from crossmed_core.contracts import Model
+from crossmed_core.controls import Asked
+from crossmed_core.orders import asked_orders, combined, rotated, row
+from crossmed_core.runlog import append_rows, drop_torn_line, prediction_to_json, read_rows, writing
+from crossmed_core.types import Item, Prediction
+
+BLOCK = 64
+"""Test items per call of `predict`. A block is predicted whole, so bytes do not depend on where a run was killed."""
+
+
+class Emit(Protocol):
+    """Receives what a trial is doing, for bars and lines."""
+
+    def __call__(self, phase: str, done: int, total: int, **values: Any) -> None:
+        """Report progress of a phase: "images", "load", "fit", "predict" or "warning" (with `message`)."""
+
+
+def answered(path: Path) -> set[str]:
+    """Return the ids that have an answer in a file of predictions, which may not exist."""
+    return {entry["item"] for entry in read_rows(path, ["item"])}
+
+
+def predict(
+    model: Model,
+    items: Sequence[Item],
+    path: Path,
+    emit: Emit,
+    *,
+    asked: Sequence[Asked] | None = None,
+    orders: int = 1,
+    seed: int = 0,
+) -> None:
+    """Append the missing answers to a file, one line per item, in the items' order.
+
+    Args:
+        model: Trained or restored.
+        items: As they are scored.
+        path: The file; what it holds is kept.
+        emit: Receives progress.
+        asked: The items as a control asks them; None = as they are.
+        orders: Cyclic orders of the options in which each item is asked; with more than one, every single answer is
+            kept in orders.jsonl beside `path`.
+        seed: Seed of the coin that decides ties between orders.
+    """
+    drop_torn_line(path)
+    done = answered(path)
+    single = path.with_name("orders.jsonl")
+    if orders > 1:
+        _forget_others(single, done)
+    emit("predict", len(done), len(items))
+    finished = 0
+    for start in range(0, len(items), BLOCK):
+        block = items[start : start + BLOCK]
+        finished += len(block)
+        missing = [item for item in block if item.id not in done]
+        if missing:
+            questions = list(asked[start : start + BLOCK]) if asked is not None else list(block)
+            answers = _ask(model, block, questions, orders, single, {item.id for item in missing}, seed)
+            append_rows(path, [prediction_to_json(answers[item.id]) for item in missing])
+        emit("predict", finished, len(items))
+
+
+def _ask(
+    model: Model,
+    block: Sequence[Item],
+    questions: Sequence[Asked],
+    orders: int,
+    single: Path,
+    missing: set[str],
+    seed: int,
+) -> Mapping[str, Prediction]:
+    sound = [question for question in questions if isinstance(question, Item)]
+    refused = {
+        item.id: Prediction(item.id, error=question, failure="error")
+        for item, question in zip(block, questions, strict=True)
+        if isinstance(question, str)
+    }
+    if orders == 1:
+        return {**refused, **(answer_block(model, sound) if sound else {})}
+    by_order: dict[str, dict[int, Prediction]] = {}
+    rows = []
+    for order in range(orders):
+        turned = {item.id: item for item in sound if order in asked_orders(item, orders)}
+        if not turned:
+            continue
+        found = answer_block(model, [rotated(item, order) for item in turned.values()])
+        for item_id, item in turned.items():
+            by_order.setdefault(item_id, {})[order] = found[item_id]
+            if item.options and item_id in missing:
+                rows.append(row(item, order, found[item_id]))
+    append_rows(single, rows)
+    return {
+        **refused,
+        **{
+            item.id: combined(item, by_order[item.id], seed=seed) if item.options else by_order[item.id][0]
+            for item in sound
+        },
+    }
+
+
+def _forget_others(path: Path, known: Iterable[str]) -> None:
+    """Drop the single answers of items whose block was not finished: they are asked again."""
+    drop_torn_line(path)
+    rows, wanted = read_rows(path, ["item"]), set(known)
+    kept = [entry for entry in rows if entry["item"] in wanted]
+    if len(kept) < len(rows):
+        with writing(path):
+            path.unlink()
+        append_rows(path, kept)
