@@ -85,9 +85,9 @@ class Row:
         p: Two-sided p-value of no difference: patients swap answers (one seed) or the interval's t-test (several).
         p_holm: Adjusted by Holm over the rows of this metric.
         q_bh: Adjusted by Benjamini and Hochberg, likewise.
-        mcnemar: Exact p-value of McNemar's test; for choices of an option and one seed only.
+        mcnemar: Exact p-value of McNemar's test; for a share of right answers (accuracy) and one seed only.
         ignores_patients: Whether that test is too sure of itself, as a patient has several items.
-        only_a: Answers that only A has right, over all seeds; None for masks.
+        only_a: Answers that only A has right, over all seeds; None unless the metric is a share of right answers.
         only_b: Answers that only B has right.
         mde: The smallest difference that such a comparison finds with 80 % power at 5 %.
         small: Whether too few patients were compared to rank it; then p is not adjusted.
@@ -240,7 +240,7 @@ def _row(one: Matched, name: str, record: MetricRecord, metric: Metric) -> Row |
         small=result.small,
         interval=result.interval,
     )
-    if record.answers != "option":
+    if not getattr(metric, "proportion", False):
         return row
     right = [
         np.array([prediction.option == item.answer for trial in side for item, prediction in trial]) for side in pairs

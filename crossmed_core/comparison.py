@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmed_core.statistics import Floats, Value, distinct_rows
+from crossmed_core.statistics import PATTERN, Floats, Value, distinct_rows
 
 PERMUTATIONS = 10_000
 _CHUNK = 200
@@ -52,7 +52,7 @@ def swap_test(first: Floats, second: Floats, value: Value, *, seed: int = 0, per
     patterns, counts = distinct_rows(moved)
     rng = np.random.default_rng(seed)
     extreme = 0
-    few = 2 * len(patterns) <= len(moved)
+    few = PATTERN * len(patterns) <= len(moved)
     chunk = permutations if few else _CHUNK
     for start in range(0, permutations, chunk):
         size = min(chunk, permutations - start)

@@ -252,7 +252,8 @@ class AdditiveMetric(Metric, Protocol):
     """A metric that is a function of sums over items, which makes its bootstrap one matrix product.
 
     Accuracy is sum(correct) / sum(1); cIoU is sum(intersection) / sum(union); macro-F1 is a function of per-class
-    counts. Any metric without this is resampled the slow way.
+    counts. Any metric without this is resampled the slow way. A metric whose terms depend on the
+    other pairs it is given, or whose bootstrap is biased, sets `conditional = True`: conditions are not compared by it.
     """
 
     def terms(self, pairs: Sequence[tuple[Item, Prediction]]) -> np.ndarray:

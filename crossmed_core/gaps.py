@@ -47,7 +47,7 @@ class Gap:
         p: Two-sided p-value of no difference, by the same standard error as the interval.
         p_holm: Adjusted by Holm over the targets, for the same model, metric, splits and fraction.
         q_bh: Adjusted by Benjamini and Hochberg, likewise.
-        mde: The smallest difference that such a comparison finds with 80 % power at 5 %.
+        mde: The smallest difference that such a comparison finds with 80 % power at 5 %; None if nothing varied.
         small: Whether too few patients were compared to rank it.
     """
 
@@ -86,10 +86,11 @@ def gap(first: Sequence[Answers], second: Sequence[Answers], name: str, metric: 
         metric: The metric.
 
     Returns:
-        First minus second, or None if they share no scored item or seed, or the metric is not a function of sums.
+        First minus second, or None if they share no scored item or seed, or the metric is not a function
+        of sums that can be compared (`contracts.AdditiveMetric`).
     """
     seeds = sorted({one.seed for one in first} & {one.seed for one in second})
-    if not seeds or not isinstance(metric, AdditiveMetric):
+    if not seeds or not isinstance(metric, AdditiveMetric) or getattr(metric, "conditional", False):
         return None
     sides = [[next(one for one in side if one.seed == seed) for seed in seeds] for side in (first, second)]
     common = set.intersection(*({item.id for item, _ in one.scored()} for side in sides for one in side))
@@ -125,7 +126,7 @@ def gap(first: Sequence[Answers], second: Sequence[Answers], name: str, metric: 
         relative_low=relative[1],
         relative_high=relative[2],
         p=p,
-        mde=finite(mde_from_se(error)),
+        mde=finite(mde_from_se(error)) if error > 0 else None,
         small=statistics.too_small(patients, len(common)),
     )
 

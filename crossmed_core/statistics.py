@@ -17,6 +17,9 @@ LEVEL = 0.95
 LEAST_PATIENTS = 30
 """With fewer, the interval of a share is wider than a third of the whole scale: such a cell is shown in grey and not
 ranked."""
+PATTERN = 20
+"""Drawing how often a pattern occurs costs about as much as drawing this many patients (benchmarks/bootstrap.py)."""
+FEW_SEEDS = 3
 _CHUNK = 200
 
 Floats = NDArray[np.float64]
@@ -72,7 +75,7 @@ def paired_values(
     patterns, counts = distinct_rows(flat)
     rng = np.random.default_rng(seed)
     draws = np.empty((resamples, stacked.shape[1]))
-    few = 2 * len(patterns) <= clusters
+    few = PATTERN * len(patterns) <= clusters
     chunk = resamples if few else _CHUNK
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
@@ -191,17 +194,18 @@ class Spread:
     def reach(self, level: float) -> float:
         """Return the half-width of an interval of this level, 0 to 1.
 
-        With two seeds Satterthwaite's approximation breaks down (87 % where 95 % are due): there the quantiles of both
-        sources are averaged by their variances (Cochran and Cox 1957), which is on the safe side.
+        With two or three seeds Satterthwaite's approximation can be too sure of itself (87 % and 92 % where 95 % are
+        due): there the quantiles of both sources are averaged by their variances (Cochran and Cox 1957), which is on
+        the safe side.
         """
         from scipy.stats import t
 
-        if self.seeds != 2:
+        if self.seeds == 1 or self.seeds > FEW_SEEDS:
             return float(t.ppf((1 + level) / 2, self.freedom)) * self.error
         total = self.of_seeds + self.of_patients
         if total == 0:
             return 0.0
-        of_seeds, of_patients = (float(t.ppf((1 + level) / 2, df)) for df in (1, self.clusters - 1))
+        of_seeds, of_patients = (float(t.ppf((1 + level) / 2, df)) for df in (self.seeds - 1, self.clusters - 1))
         return (self.of_seeds * of_seeds + self.of_patients * of_patients) / total * self.error
 
     def p_value(self, difference: float) -> float:
@@ -214,7 +218,7 @@ class Spread:
 
         if self.error == 0:
             return 1.0 if difference == 0 else 0.0
-        if self.seeds != 2:
+        if self.seeds == 1 or self.seeds > FEW_SEEDS:
             return float(2 * t.sf(abs(difference) / self.error, self.freedom))
         if self.reach(1 - 1e-9) <= abs(difference):
             return 1e-9

@@ -1,136 +1,120 @@
-"""Paired tests against enumeration, statsmodels and scipy; and that they hold their level."""
+"""Paired tests against brute force, scipy and simulation; corrections against hand-worked ones."""
 
 from __future__ import annotations
 
-import itertools
+from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from scipy.stats import binom as binomial
-from scipy.stats import binomtest, false_discovery_control, permutation_test
+from scipy.stats import binomtest
 
-from crossmed_core.comparison import PERMUTATIONS, adjust, mcnemar, swap_test
+from crossmed_core.comparison import adjust, mcnemar, swap_test
 
 
-def share(sums: np.ndarray) -> np.ndarray:
-    """Return first / second, NaN where the second is 0."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return sums[..., 0] / sums[..., 1]
+def ratio(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
 
 
-def enumerated(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the exact p-value of the swap test: every way of swapping, one after the other."""
-    observed = abs(share(first.sum(axis=0)) - share(second.sum(axis=0)))
-    extreme = 0
-    ways = list(itertools.product((False, True), repeat=len(first)))
-    for way in ways:
-        swapped = np.array(way)[:, None]
-        one, other = np.where(swapped, second, first), np.where(swapped, first, second)
-        extreme += abs(share(one.sum(axis=0)) - share(other.sum(axis=0))) >= observed - 1e-12
-    return extreme / len(ways)
+def terms(right: np.ndarray, items: int = 1) -> np.ndarray:
+    return np.stack([right, np.full(len(right), items)], axis=-1).astype(float)
 
 
-@given(arrays(bool, st.integers(1, 40)), st.integers(0, 2**32 - 1))
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 @settings(deadline=None)
-def test_mcnemar_is_a_binomial_test_of_discordant_items(first, seed: int) -> None:
-    second = np.random.default_rng(seed).random(len(first)) < 0.5
-    only_first, only_second = int(np.sum(first & ~second)), int(np.sum(~first & second))
-    expected = binomtest(only_first, only_first + only_second).pvalue if only_first + only_second else 1.0
-    assert mcnemar(first, second) == pytest.approx(expected)
+def test_mcnemar_against_scipy(pairs) -> None:
+    first, second = np.array(pairs).T
+    only = int(np.sum(first & ~second)), int(np.sum(~first & second))
+    expected = binomtest(only[0], sum(only)).pvalue if sum(only) else 1.0
+    assert mcnemar(first, second) == pytest.approx(min(1.0, expected))
+    assert mcnemar(second, first) == pytest.approx(mcnemar(first, second))
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_swap_test_against_every_way_of_swapping(seed: int) -> None:
+def every_swap(first: np.ndarray, second: np.ndarray) -> float:
+    """The exact p-value: all 2^n ways of swapping patients."""
+    observed = abs(ratio(first.sum(axis=0)) - ratio(second.sum(axis=0)))
+    extreme = 0
+    for coins in product((False, True), repeat=len(first)):
+        swap = np.array(coins)[:, None]
+        one, other = np.where(swap, second, first).sum(axis=0), np.where(swap, first, second).sum(axis=0)
+        extreme += abs(ratio(one) - ratio(other)) >= observed - 1e-12
+    return extreme / 2 ** len(first)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_swap_test_is_the_average_over_all_swaps(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    sizes = rng.integers(1, 6, 9)
-    # cIoU-like: both terms differ between the conditions, so the value is a ratio of sums that both move.
-    first, second = (
-        np.stack([rng.binomial(sizes, p), sizes + rng.integers(0, 3, 9)], axis=1).astype(float) for p in (0.8, 0.5)
-    )
-    exact = enumerated(first, second)
-    error = np.sqrt(exact * (1 - exact) / PERMUTATIONS)
-    assert swap_test(first, second, share) == pytest.approx(exact, abs=4 * error + 2e-4)
+    # Right answers of patients with 3 items each; then areas of masks, where the denominators move too.
+    counts = terms(rng.binomial(3, 0.8, 10), 3), terms(rng.binomial(3, 0.4, 10), 3)
+    union = rng.integers(40, 200, (2, 9))
+    areas = [np.stack([rng.integers(0, u) * (0.5 + k / 2), u], axis=1).astype(float) for k, u in enumerate(union)]
+    for first, second in (counts, areas):
+        exact = every_swap(first, second)
+        error = np.sqrt(exact * (1 - exact) / 10_000)
+        assert swap_test(first, second, ratio) == pytest.approx(exact, abs=4 * error + 2e-4)
 
 
-def test_swap_test_of_one_item_per_patient_is_mcnemar() -> None:
-    rng = np.random.default_rng(1)
-    first, second = rng.random(200) < 0.7, rng.random(200) < 0.6
-    ours = swap_test(*(np.stack([one, np.ones(200)], axis=1).astype(float) for one in (first, second)), share)
-    assert ours == pytest.approx(mcnemar(first, second), abs=0.015)
+def test_swap_test_with_one_item_per_patient_is_mcnemar() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(5):
+        first, second = rng.random(120) < 0.7, rng.random(120) < 0.6
+        assert swap_test(terms(first), terms(second), ratio) == pytest.approx(mcnemar(first, second), abs=0.02)
 
 
-def test_swap_test_against_scipy() -> None:
-    rng = np.random.default_rng(2)
-    first, second = rng.normal(0.3, 1, 60), rng.normal(0, 1, 60)  # every patient a pattern of his own
-    ours = swap_test(*(np.stack([one, np.ones(60)], axis=1) for one in (first, second)), share)
-    theirs = permutation_test(
-        (first, second), lambda a, b, axis: np.mean(a - b, axis=axis), permutation_type="samples",
-        vectorized=True, n_resamples=PERMUTATIONS, rng=3,
-    ).pvalue  # fmt: skip
-    assert ours == pytest.approx(theirs, abs=0.02)
+def test_swap_test_of_equal_conditions_is_one() -> None:
+    right = terms(np.arange(20) % 2)
+    assert swap_test(right, right, ratio) == 1.0
+    assert swap_test(right, right[::-1], ratio) == 1.0, "other patients right, the same value"
 
 
-def test_swap_test_is_symmetric_and_never_0() -> None:
-    rng = np.random.default_rng(4)
-    right = np.stack([np.ones(80), np.ones(80)], axis=1)
-    wrong = np.stack([np.zeros(80), np.ones(80)], axis=1)
-    assert swap_test(right, wrong, share) == 1 / (1 + PERMUTATIONS)
-    assert swap_test(right, right, share) == 1
-    noise = np.stack([rng.random(80), np.ones(80)], axis=1)
-    assert swap_test(noise, wrong + 0.45, share) == pytest.approx(swap_test(wrong + 0.45, noise, share), abs=0.02)
+def test_swap_test_is_never_zero_and_finds_what_is_there() -> None:
+    assert swap_test(terms(np.ones(50)), terms(np.zeros(50)), ratio) == pytest.approx(1 / 10_001)
 
 
-def rejections(per_patient: int, trials: int, seed: int) -> tuple[int, int]:
-    """Return how often the swap test and McNemar's reject at 5 % where the two conditions are equally good."""
-    rng = np.random.default_rng(seed)
-    swap = plain = 0
+def test_swap_test_holds_its_level_and_mcnemar_does_not_where_patients_have_several_items() -> None:
+    rng = np.random.default_rng(6)
+    trials, patients, items = 1200, 40, 8
+    found = {"swap": 0, "mcnemar": 0, "swap, independent": 0}
     for trial in range(trials):
-        # Which condition is right for a patient hangs on the patient; on the whole, neither is better.
-        favours = rng.beta(0.4, 0.4, 40)
-        outcome = rng.random((40, per_patient))
-        first = outcome < 0.5 * favours[:, None]
-        second = ~first & (outcome < 0.5)
-        of_first, of_second = (
-            np.stack([one.sum(axis=1), np.full(40, per_patient)], axis=1).astype(float) for one in (first, second)
-        )
-        swap += swap_test(of_first, of_second, share, seed=trial, permutations=399) <= 0.05
-        plain += mcnemar(first.ravel(), second.ravel()) <= 0.05
-    return swap, plain
+        # Both conditions are right as often; which of the two knows a patient holds for all his items.
+        rates = np.where(rng.random((patients, 1)) < 0.5, 0.9, 0.3)
+        first, second = rng.random((patients, items)) < rates, rng.random((patients, items)) < 1.2 - rates
+        sums = terms(first.sum(axis=1), items), terms(second.sum(axis=1), items)
+        found["swap"] += swap_test(*sums, ratio, seed=trial, permutations=499) < 0.05
+        found["mcnemar"] += mcnemar(first.ravel(), second.ravel()) < 0.05
+        alone = rng.random((2, 100)) < 0.6
+        p = swap_test(terms(alone[0]), terms(alone[1]), ratio, seed=trial, permutations=499)
+        found["swap, independent"] += p < 0.05
+    # Level 5 %: 1200 trials have a binomial error of 0.63 points.
+    assert 0.03 < found["swap"] / trials < 0.05 + 3 * 0.0063
+    assert 0.01 < found["swap, independent"] / trials < 0.05 + 3 * 0.0063, "few values are possible: below the level"
+    assert found["mcnemar"] / trials > 0.2, "too sure of itself"
 
 
-def test_the_swap_test_holds_its_level_where_mcnemar_does_not() -> None:
-    trials = 600
-    swap, plain = rejections(per_patient=10, trials=trials, seed=5)
-    low, high = binomial.ppf([0.0005, 0.9995], trials, 0.05)
-    assert low <= swap <= high, f"{swap / trials:.3f} of {trials} rejected at 5 %"
-    assert plain > 3 * high, f"McNemar ignores clusters: {plain / trials:.3f}"
-
-
-def test_the_tests_hold_their_level_with_one_item_per_patient() -> None:
-    trials = 400
-    swap, plain = rejections(per_patient=1, trials=trials, seed=6)
-    high = binomial.ppf(0.9995, trials, 0.05)
-    assert swap <= high and plain <= high  # few discordant items: discrete, so on the safe side
-
-
-def test_the_swap_test_finds_what_is_there() -> None:
+def test_swap_test_of_ratios_holds_its_level() -> None:
     rng = np.random.default_rng(7)
-    sizes = np.full(100, 4)
-    first, second = (np.stack([rng.binomial(sizes, p), sizes], axis=1).astype(float) for p in (0.75, 0.6))
-    assert swap_test(first, second, share) < 0.01
+    trials, found = 300, 0
+    for _ in range(trials):
+        truth = rng.lognormal(4, 1, 30)
+        sides = [np.stack([truth * rng.beta(4, 2, 30), truth * rng.uniform(1, 1.5, 30)], axis=1) for _ in range(2)]
+        found += swap_test(*sides, ratio, permutations=400) < 0.05
+    assert 0 < found / trials < 0.05 + 3 * 0.0126
 
 
-def test_holm_and_bh_by_hand_and_against_scipy() -> None:
-    # Holm (1979) on 0.01, 0.04, 0.03: sorted x (3, 2, 1) with a running maximum: 0.03, 0.06, 0.06.
-    assert adjust([0.01, 0.04, 0.03], "holm") == pytest.approx([0.03, 0.06, 0.06])
-    values = np.random.default_rng(8).random(20) ** 3
-    assert adjust(list(values), "bh") == pytest.approx(false_discovery_control(values))
+def test_corrections_by_hand() -> None:
+    p = [0.01, 0.04, 0.03, 0.005]
+    # Holm: sorted .005 x 4, .01 x 3, .03 x 2, .04 x 1, each at least its predecessor.
+    assert adjust(p, "holm") == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    # Benjamini and Hochberg: sorted p x 4 / rank = .02, .02, .04, .04, each at most its successor.
+    assert adjust(p, "bh") == pytest.approx([0.02, 0.04, 0.04, 0.02])
+    assert adjust([0.6, 0.9], "holm") == pytest.approx([1.0, 1.0]), "never above 1"
 
 
-def test_tests_that_could_not_be_made_do_not_count() -> None:
-    found = adjust([0.01, None, 0.04, None], "holm")
-    assert found == [pytest.approx(0.02), None, pytest.approx(0.04), None]
-    assert adjust([], "bh") == [] and adjust([None], "holm") == [None] and adjust([None, 0.3], "holm") == [None, 0.3]
+def test_a_missing_test_does_not_count() -> None:
+    assert adjust([None, 0.02, None, 0.03], "holm") == [None, pytest.approx(0.04), None, pytest.approx(0.04)]
+    assert adjust([None, 0.02, None, 0.03], "bh") == [None, pytest.approx(0.03), None, pytest.approx(0.03)]
+    for method in ("holm", "bh"):
+        assert (
+            adjust([], method) == [] and adjust([None], method) == [None] and adjust([0.2, None], method) == [0.2, None]
+        )

@@ -161,7 +161,7 @@ def model(target: str) -> ModelRecord:
         (
             "crossmed_metrics",
             MetricRecord(name="bad", summary="bad", target=f"{HERE}:error_rate"),
-            "check_perfect_answers_score_highest[bad]",
+            "check_perfect_answers_score_best[bad]",
         ),
         (
             "crossmed_splits",

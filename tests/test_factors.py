@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from crossmed_core import factors
 from crossmed_core.factors import FACTORS, TERMS, Observation, analyse
 
 CORNERS = list(product((0.0, 1.0), repeat=3))
@@ -81,14 +82,18 @@ def test_p_belongs_to_the_interval_and_holm_to_all_effects() -> None:
     for one in found.effects:
         assert (one.p < 0.05) == (one.low > 0 or one.high < 0), one.name
     smallest = min(found.effects, key=lambda one: one.p)
-    assert smallest.factors == ("modality",) and smallest.p_holm == pytest.approx(min(1, 7 * smallest.p))
+    assert smallest.p_holm == pytest.approx(min(1, 7 * smallest.p))
 
 
 @pytest.mark.parametrize(("targets", "drop"), [(8, 0.0), (6, 0.25)])
-def test_coverage_with_slopes_of_their_own_per_target(targets: int, drop: float) -> None:
+def test_coverage_with_slopes_of_their_own_per_target(
+    targets: int, drop: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # statsmodels collects garbage in every correction, a tenth of a second each; no correction is looked at here.
+    monkeypatch.setattr(factors, "adjust", lambda values, method: list(values))
     rng = np.random.default_rng(3)
     true = np.array([0.2, 0.1, 0.05])
-    covered, trials = np.zeros(3), 120
+    covered, trials = np.zeros(3), 250
     for _ in range(trials):
         rows = []
         for g in range(targets):
@@ -96,10 +101,12 @@ def test_coverage_with_slopes_of_their_own_per_target(targets: int, drop: float)
             values = level + (np.array(CORNERS) - 0.5) @ slopes + rng.normal(0, 0.03, 8)
             rows += [row for row in factorial(values, f"t{g}") if rng.random() >= drop]
         effects = {one.factors: one for one in analyse(rows).effects}
-        covered += [effects[(name,)].low <= value <= effects[(name,)].high for name, value in zip(FACTORS, true)]
-    # 360 intervals: binomial error of 1.1 points, a little more as three share their data. Trials taken to be
-    # independent cover 60 %.
-    assert 0.91 <= covered.sum() / (3 * trials) <= 0.99
+        covered += [
+            effects[(name,)].low <= value <= effects[(name,)].high for name, value in zip(FACTORS, true, strict=True)
+        ]
+    # 750 intervals, three of a trial on the same data: an error of about 1 point. Were trials taken to be independent,
+    # the standard errors would be 0.63 of what they should be (8 targets), and 78 % covered.
+    assert 0.92 <= covered.sum() / (3 * trials) <= 0.98
 
 
 def test_an_unbalanced_design_is_unbiased_where_it_has_no_noise() -> None:

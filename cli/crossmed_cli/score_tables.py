@@ -16,10 +16,12 @@ from crossmed_core.runner import TrialResult
 from crossmed_core.types import Score
 
 GAP_COLUMNS = ("gap", "difference", "95 % interval", "n", "share lost", "p", "detectable", "")
-CONTROL_COLUMNS = ("trained on", "control", "value", "95 % interval", "n", "chance", "lost", "95 % interval", "p")
+CONTROL_COLUMNS = ("trained on", "control", "value", "95 % interval", "n", "chance", "lost", "95 % interval", "p", "")
 ORDER_COLUMNS = ("trained on", "items", "flip rate", "95 % interval", "letter bias", "letters chosen")
 SEEN_COLUMNS = ("trained on", "value on seen cells", "95 % interval", "n", "chance")
 BASELINES = "baseline:"
+ASKS_IN_FULL = "wrong-mat"
+"""The control under which the image may still tell the answer: it need not be at chance."""
 CONTROLS = "control:"
 
 
@@ -85,7 +87,8 @@ def _print_values(group: Sequence[Score]) -> None:
         values += [number(one.chance), *([number(one.best)] if bounded else [])]
         for name in baselines:
             other = beside.get((one.split, one.fraction, name))
-            values.append(number(other.value if other else None))
+            lit = other is not None and _above_chance(other)
+            values.append(Text(number(other.value if other else None), style="red" if lit else ""))
         answers = one.n * len(one.seeds)
         values += [one.unscored, *([interval(one.worst, one.optimum)] if unscored else [])]
         table.append(_shaded([*values, f"{one.guessed / answers:.0%}" if answers else "–"], small=one.small))
@@ -136,9 +139,15 @@ def _print_controls(group: Sequence[Score], found: Sequence[Gap]) -> None:
             values += ["–", "–", "–"]
         else:
             values += [number(gap.value, sign=True), interval(gap.low, gap.high, sign=True), probability(gap)]
-        table.append(_shaded(values, small=one.small))
+        lit = _above_chance(one) and not one.variant.endswith(ASKS_IN_FULL)
+        table.append([*_shaded(values, small=one.small), Text("above chance", style="red") if lit else ""])
     out.print()
-    print_table(CONTROL_COLUMNS, table, right=CONTROL_COLUMNS[2:])
+    print_table(CONTROL_COLUMNS, table, right=CONTROL_COLUMNS[2:-1])
+
+
+def _above_chance(one: Score) -> bool:
+    """Whether a score that ought to be at chance is not."""
+    return not one.small and one.low is not None and one.chance is not None and one.low > one.chance
 
 
 def _print_seen(group: Sequence[Score]) -> None:
@@ -198,6 +207,20 @@ def _print_notes(
         )
     if any(one.unscored for one in rows):
         notes.append(_failures(rows))
+    above = sorted(
+        {
+            one.variant.partition(":")[2]
+            for one in rows
+            if one.variant.startswith((BASELINES, CONTROLS))
+            and not one.variant.endswith(ASKS_IN_FULL)
+            and _above_chance(one)
+        }
+    )
+    if above:
+        notes.append(
+            f"Above chance without what a sound answer needs: {', '.join(above)}. Part of the score can be had without "
+            "looking at the image, or at this one."
+        )
     if any(one.small for one in rows):
         notes.append("Grey: too few patients were tested; such cells are not ranked.")
     if any(one.best is not None for one in rows):

@@ -23,7 +23,11 @@ def _pairs(record: MetricRecord, folder: Path, *, perfect: bool = False) -> Pair
     for item in items_for(frozenset({record.answers}), 24, folder, part="test"):
         if item.kind == "option":
             option = item.answer if perfect else int(rng.integers(len(item.options)))
-            pairs.append((item, Prediction(item.id, option=option)))
+            # An answer that is certain, or one whose probabilities fall off in a drawn order.
+            count = len(item.options)
+            scores = np.eye(count)[option] if perfect else np.sort(rng.dirichlet(np.ones(count)))[::-1]
+            shown = scores if perfect else np.roll(scores, option or 0)
+            pairs.append((item, Prediction(item.id, option=option, option_scores=tuple(map(float, shown)))))
         else:
             assert item.mask is not None and item.mask.rle is not None
             truth = decode_mask(item.mask.rle)
@@ -32,12 +36,13 @@ def _pairs(record: MetricRecord, folder: Path, *, perfect: bool = False) -> Pair
     return pairs
 
 
-def check_perfect_answers_score_highest(record: MetricRecord, folder: Path) -> None:
-    """All right scores the record's `high`; anything else lies within its bounds, and lower."""
+def check_perfect_answers_score_best(record: MetricRecord, folder: Path) -> None:
+    """All right, and certain of it, scores the best value; anything else lies within the bounds, and is worse."""
     metric: Metric = record.load()
     best, other = (metric(_pairs(record, folder, perfect=perfect)) for perfect in (True, False))
-    assert math.isclose(best, record.high), f"{record.name}: perfect answers score {best}, not {record.high}"
-    assert record.low <= other < best, f"{record.name}: imperfect answers score {other}"
+    ideal = record.low if record.lower_is_better else record.high
+    assert math.isclose(best, ideal, abs_tol=1e-12), f"{record.name}: perfect answers score {best}, not {ideal}"
+    assert record.low <= other <= record.high and other != best, f"{record.name}: imperfect answers score {other}"
 
 
 def check_order_does_not_matter(record: MetricRecord, folder: Path) -> None:
@@ -77,11 +82,12 @@ def check_chance_lies_within_bounds(record: MetricRecord, folder: Path) -> None:
     metric = record.load()
     if isinstance(metric, KnowsChance):
         chance = metric.chance([item for item, _ in _pairs(record, folder)])
-        assert record.low <= chance < record.high, f"{record.name}: chance is {chance}"
+        best = record.low if record.lower_is_better else record.high
+        assert record.low <= chance <= record.high and chance != best, f"{record.name}: chance is {chance}"
 
 
 CHECKS = (
-    check_perfect_answers_score_highest,
+    check_perfect_answers_score_best,
     check_order_does_not_matter,
     check_metric_is_pure,
     check_terms_agree_with_the_metric,

@@ -211,7 +211,9 @@ def _print_notes(rows: Sequence[CellPower], assumed: Assumptions) -> None:
     if any(row.answers == "mask" for row in rows):
         notes.append("Cells answered by masks: the variance of a mask metric is not known before a run.")
     if any(row.items_for is not None and None in row.items_for.values() for row in rows):
-        notes.append("Never: no number of items finds it; the seeds alone vary too much, or too few items differ.")
+        notes.append(
+            "Never: no number of items finds it; training runs vary too much (more --seeds), or too few items differ."
+        )
     if any(row.small for row in rows):
         notes.append("Grey: too few patients to rank.")
     out.print()

@@ -55,6 +55,8 @@ class ExpectedCalibrationError:
     evidence of miscalibration.
     """
 
+    conditional = True  # its bootstrap is biased upwards: the interval of a difference would be wrong
+
     def terms(self, pairs: Pairs) -> Floats:
         """Return (items, 3 x BINS): confidence | right | 1, each in the column of the item's bin."""
         confidence, right = _confidence_and_right(pairs)
@@ -113,6 +115,8 @@ class AccuracyAtCoverage:
     Args:
         percent: How many of a hundred answers are kept, 1 to 100.
     """
+
+    conditional = True
 
     def __init__(self, percent: int) -> None:
         self.percent = percent
