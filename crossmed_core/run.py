@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.gaps import Gap, gaps
 from crossmed_core.order_scores import ORDER_METRICS, order_scores
 from crossmed_core.recipe import Study
+from crossmed_core.records import MetricRecord
 from crossmed_core.runlog import (
     SCHEMA_VERSION,
     append_rows,
@@ -251,7 +252,7 @@ def score_run(
             try:
                 proportion = bool(getattr(metric, "proportion", False))
                 groups = conditions(shown).values()
-                scores += [score(group, name, metric, proportion=proportion) for group in groups]
+                scores += [_within(score(group, name, metric, proportion=proportion), record) for group in groups]
                 found += gaps([one for one in shown if not one.variant or wide], {name: metric}, pairs)
             except (Exception, SystemExit) as error:
                 warn(f"metric {name!r} failed and is left out: {type(error).__name__}: {error}")
@@ -261,6 +262,13 @@ def score_run(
     order = {key: place for place, key in enumerate(conditions(answers))}
     scores.sort(key=lambda one: order[Condition(one.model, one.target, one.split, one.fraction, one.variant)])
     return scores, found
+
+
+def _within(one: Score, record: MetricRecord) -> Score:
+    """Cut an interval off at the metric's own bounds: that of several seeds is symmetric and may cross them."""
+    low = one.low if one.low is None else max(one.low, record.low)
+    high = one.high if one.high is None else min(one.high, record.high)
+    return replace(one, low=low, high=high)
 
 
 def kinds_of(answers: Answers) -> tuple[AnswerKind, ...]:

@@ -184,7 +184,7 @@ def test_power_before_a_run(in_tmp: Path, capsys: pytest.CaptureFixture[str]) ->
     assert option["least_accuracy"] == pytest.approx(0.25 + 0.2, abs=0.06) and option["least_gap"] > 0.1
     assert option["items_for"]["0.05"] > option["items_for"]["0.10"] > 48
     assert (mask["answers"], mask["n"], mask["least_gap"], mask["items_for"]) == ("mask", 48, None, None)
-    out, _ = out_of(capsys, ["power", *cells, *DATA, "--limit", "20", "--seed-sd", "0.2"])
+    out, _ = out_of(capsys, ["power", *cells, *DATA, "--limit", "20", "--seeds", "2", "--seed-sd", "0.2"])
     assert "never" in out and "Grey" in out and "not known before a run" in out and "pilot run" in out
 
 
@@ -215,9 +215,9 @@ def test_bound_of_a_run(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert one["bound"]["empirical"] == pytest.approx(mean) and one["bound"]["n"] == len(wrong)
         right = rights_of_seed("r", one["seed"])
         assert one["risk"] == pytest.approx(1 - right) and one["held"] == (1 - right <= mean + epsilon)
-    assert content["share"]["trials"] == 2
+    assert {name: share["trials"] for name, share in content["shares"].items()} == {"related": 2}
     out, _ = out_of(capsys, ["bound", "r"])
-    assert "Held in" in out and "of 2 trials" in out and "never seen together" in out
+    assert "related: held in" in out and "of 2 trials" in out and "never seen together" in out
 
 
 def rights_of_seed(folder: str, seed: int) -> float:

@@ -53,14 +53,20 @@ def command(folder: Path, delta: float, as_json: bool) -> int:
             hint="Give the same 'crossmed run' command again with --seen 512; nothing is trained anew.",
             exit_code=ExitCode.RUN_FOLDER,
         )
-    held, n, low, high = share_held(checks)
+    shares = {
+        split: dict(zip(("held", "trials", "low", "high"), share_held(mine), strict=True))
+        for split in dict.fromkeys(check.split for check in checks)
+        if (mine := [check for check in checks if check.split == split])
+    }
     if as_json:
-        share = {"held": held, "trials": n, "low": low, "high": high}
-        print_json({"run": str(folder), "delta": delta, "checks": [asdict(one) for one in checks], "share": share})
+        print_json({"run": str(folder), "delta": delta, "checks": [asdict(one) for one in checks], "shares": shares})
         return 0
     print_table(COLUMNS, [_row(one) for one in checks], right=COLUMNS[3:9])
     out.print()
-    out.print(f"Held in {held} of {n} trials, {held / n:.0%} [{low:.0%}, {high:.0%}].", markup=False)
+    for split, share in shares.items():
+        held, n = share["held"], share["trials"]
+        between = f"[{share['low']:.0%}, {share['high']:.0%}]"
+        out.print(f"{split}: held in {held} of {n} trials, {held / n:.0%} {between}.", markup=False)
     out.print(ASSUMPTION, style="dim", markup=False, soft_wrap=True)
     for note in _notes(checks, delta):
         out.print(note, style="dim", markup=False, soft_wrap=True)

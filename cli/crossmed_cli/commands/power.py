@@ -68,7 +68,8 @@ class Assumptions:
         seeds: Training seeds of each condition.
         icc: Correlation of two items of one patient, 0 to 1.
         discordant: Share of items that only one of two conditions has right.
-        seed_sd: Standard deviation of the accuracy over training seeds.
+        seed_sd: Standard deviation of the accuracy over training seeds; 0 for one seed, whose intervals and tests speak
+            of these weights only.
         alpha: Level of the tests.
         power: Wanted power.
     """
@@ -132,7 +133,7 @@ def command(
 
     if power <= alpha:
         raise CrossmedError(f"--power {power:g} is no more than --alpha {alpha:g}, which needs no data at all.")
-    assumed = Assumptions(seeds, icc, discordant, seed_sd, alpha, power)
+    assumed = Assumptions(seeds, icc, discordant, seed_sd if seeds > 1 else 0.0, alpha, power)
     benchmark = catalog.benchmark(dataset, pairs("--dataset-option", dataset_option), data)
     cells = find_targets(many(target), benchmark, EITHER)
     rows = [cell_power(benchmark, cell, limit, assumed) for cell in cells]
@@ -200,9 +201,13 @@ def _row(row: CellPower) -> list[Any]:
 
 
 def _print_notes(rows: Sequence[CellPower], assumed: Assumptions) -> None:
+    varies = (
+        f"{assumed.seeds} training seeds per condition, whose accuracy varies by {assumed.seed_sd:g} (--seed-sd)"
+        if assumed.seeds > 1
+        else "one training seed per condition, whose variation is left out (--seeds 5)"
+    )
     notes = [
-        f"Assumed: {assumed.seeds} training seed{'s' * (assumed.seeds > 1)} per condition, whose accuracy varies by "
-        f"{assumed.seed_sd:g} (--seed-sd); {assumed.discordant:.0%} of items right under one of two conditions only "
+        f"Assumed: {varies}; {assumed.discordant:.0%} of items right under one of two conditions only "
         f"(--discordant); items of one patient correlated by {assumed.icc:g} (--icc); tests at {assumed.alpha:g} "
         f"(--alpha) with power {assumed.power:g} (--power). --seed-sd and --discordant can be taken from a pilot run.",
         "Least accuracy: told from chance by an exact binomial test. Least gap: of two conditions on the same items. "
