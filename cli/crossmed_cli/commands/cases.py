@@ -246,7 +246,7 @@ def _print(cases: Sequence[Case], n: int, kind: Kind) -> None:
     # What all cases have in common, or none has, needs no column.
     same = {name: rows[0][name] for name in WHO if len({str(row[name]) for row in rows}) == 1}
     names = [name for name in (*WHO, "item", *COLUMNS[kind]) if name not in same]
-    names = [name for name in names if any(row[name] not in (None, "", False) for row in rows) or name == "right"]
+    names = [name for name in names if name == "right" or any(_says_something(row[name]) for row in rows)]
     about = " · ".join(str(_text(*one)) for one in same.items() if one != ("fraction", 1.0))
     out.print(f"{TITLES[kind]}: the worst {len(cases)} of {n}", style="bold", markup=False)
     out.print(about, style="dim", markup=False, soft_wrap=True)
@@ -258,6 +258,10 @@ def _print(cases: Sequence[Case], n: int, kind: Kind) -> None:
         right=[head for name, head in zip(names, heads, strict=True) if name in numbers],
     )
     out.print()
+
+
+def _says_something(value: Any) -> bool:
+    return value is not None and value is not False and value != ""  # a Dice of 0.0 does
 
 
 def _text(name: str, value: Any) -> str | None:
