@@ -24,7 +24,7 @@ from crossmed_core.images import read_mask
 from crossmed_core.records import ModelRecord
 from crossmed_core.seeding import digest
 from crossmed_core.types import MAT, Item, person
-from crossmed_core.vocabulary import SYNONYMS, words
+from crossmed_core.vocabulary import SYNONYMS, shared_factors, words
 
 _OF_IMAGES = ("blank-image", "shuffled-image")
 
@@ -61,8 +61,8 @@ def controlled(control: str, items: Sequence[Item], cells: Iterable[MAT]) -> lis
     if control == "blank-image":
         return [replace(item, image=replace(item.image, blank=True)) for item in items]
     if control == "wrong-mat":
-        places = sorted({(cell.modality, cell.anatomy) for cell in cells})
-        return [_with_wrong_words(item, places) for item in items]
+        known = sorted(set(cells))
+        return [_with_wrong_words(item, known) for item in items]
     return _shuffled(items)
 
 
@@ -99,12 +99,15 @@ def _grid(item: Item) -> tuple[int, ...] | None:
         return (-1,)
 
 
-def _with_wrong_words(item: Item, places: Sequence[tuple[str, str]]) -> Asked:
-    """Put another modality and anatomy into the question: one drawn by the item's id, both wrong if there is such."""
-    both = [place for place in places if place[0] != item.mat.modality and place[1] != item.mat.anatomy]
-    either = [place for place in places if place != item.mat[:2]]
-    pool = both or either
-    if not pool:
+def _with_wrong_words(item: Item, cells: Sequence[MAT]) -> Asked:
+    """Put another modality and anatomy into the question: one drawn by the item's id, both wrong if there is such.
+
+    A word is wrong only if it does not hold for the image in a wider sense either (a lung CT does show the chest).
+    """
+    wrong = {cell[:2]: 2 - len(shared_factors(item.mat, cell) - {"task"}) for cell in cells}
+    most = max(wrong.values(), default=0)
+    pool = sorted(place for place, words_wrong in wrong.items() if words_wrong == most)
+    if most == 0:
         return "the benchmark has no other modality or anatomy"
     modality, anatomy = pool[digest("wrong-mat", item.id) % len(pool)]
     # One pass over both, so that a word put in is never taken out again.

@@ -7,7 +7,7 @@ minus that on shuffled images, Zafar et al., arXiv 2603.03437).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +15,7 @@ import numpy as np
 from crossmed_core import statistics
 from crossmed_core.comparison import adjust, swap_test
 from crossmed_core.contracts import AdditiveMetric, KnowsChance, Metric
-from crossmed_core.power import mde_from_se
 from crossmed_core.scoring import Answers, conditions, finite, how_made, term_sums
-from crossmed_core.types import Item
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Gap:
         first: Split of the first condition.
         second: Split of the second.
         value: First minus second, mean over seeds.
-        low: Lower end of the 95 % interval.
+        low: Lower end of the 95 % interval; None with fewer than two patients, as is all else that rests on them.
         high: Upper end.
         n: Items that both answered.
         patients: Distinct patients among them.
@@ -40,8 +38,8 @@ class Gap:
         guessed: Conditions whose answers are all declared guesses: a gap to them is a gap to chance, by construction.
         fraction: Share of the matched training size.
         variant: "" for a gap between two splits; "control:NAME" where the second is the first one's control.
-        relative: The gap as a share of what the first scores above chance: 1 = all of it is lost. None where the first
-            is not above chance, or the metric has no chance level.
+        relative: The gap as a share of what the first scores above chance: 1 = all of it is lost. None where the
+            first's interval does not lie above chance, the metric has no chance level, or lower is better.
         relative_low: Lower end of its 95 % interval.
         relative_high: Upper end.
         p: Two-sided p-value of no difference, by the same standard error as the interval.
@@ -57,8 +55,8 @@ class Gap:
     first: str
     second: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
     seeds: tuple[int, ...]
     interval: str
@@ -76,7 +74,9 @@ class Gap:
     small: bool = False
 
 
-def gap(first: Sequence[Answers], second: Sequence[Answers], name: str, metric: Metric) -> Gap | None:
+def gap(
+    first: Sequence[Answers], second: Sequence[Answers], name: str, metric: Metric, *, relative: bool = True
+) -> Gap | None:
     """Compare two conditions on the items and seeds that both have.
 
     Args:
@@ -84,6 +84,7 @@ def gap(first: Sequence[Answers], second: Sequence[Answers], name: str, metric: 
         second: Those of the other.
         name: Name of the metric.
         metric: The metric.
+        relative: Whether to put the gap into relation to chance; senseless where lower is better.
 
     Returns:
         First minus second, or None if they share no scored item or seed, or the metric is not a function
@@ -102,10 +103,12 @@ def gap(first: Sequence[Answers], second: Sequence[Answers], name: str, metric: 
     values = [[float(metric.value(one.sum(axis=0))) for one in half] for half in halves]
     differences = [one - other for one, other in zip(*values, strict=True)]
     patients = len(sums[0])
-    low, high = statistics.interval(draws[0] - draws[1], differences, patients)
+    differences_drawn = draws[0] - draws[1]
+    low, high = statistics.interval(differences_drawn, differences, patients) if patients > 1 else (None, None)
     items = [item for item, _ in sides[0][0].scored(common)]
-    relative = _relative(items, metric, draws, values, patients)
-    p, error = _test(halves, metric, draws[0] - draws[1], differences)
+    chance = metric.chance(items) if relative and isinstance(metric, KnowsChance) else float("nan")
+    share = _share_lost(chance, draws, values, patients) if patients > 1 else (None, None, None)
+    spread = statistics.Spread.of(differences_drawn, differences, patients)
     return Gap(
         metric=name,
         target=first[0].target,
@@ -113,8 +116,8 @@ def gap(first: Sequence[Answers], second: Sequence[Answers], name: str, metric: 
         first=first[0].split,
         second=second[0].split,
         value=float(np.mean(differences)),
-        low=low,
-        high=high,
+        low=finite(low),
+        high=finite(high),
         n=len(common),
         seeds=tuple(seeds),
         interval=f"paired {how_made(len(seeds), statistics.RESAMPLES)}",
@@ -122,49 +125,49 @@ def gap(first: Sequence[Answers], second: Sequence[Answers], name: str, metric: 
         patients=patients,
         fraction=first[0].fraction,
         variant=second[0].variant,
-        relative=relative[0],
-        relative_low=relative[1],
-        relative_high=relative[2],
-        p=p,
-        mde=finite(mde_from_se(error)) if error > 0 else None,
+        relative=share[0],
+        relative_low=share[1],
+        relative_high=share[2],
+        p=_p_value(halves, metric, spread, differences) if patients > 1 else None,
+        mde=finite(spread.detectable()) if patients > 1 and spread.error > 0 else None,
         small=statistics.too_small(patients, len(common)),
     )
 
 
-def _test(
+def _p_value(
     halves: Sequence[Sequence[statistics.Floats]],
     metric: AdditiveMetric,
-    draws: statistics.Floats,
+    spread: statistics.Spread,
     differences: Sequence[float],
-) -> tuple[float | None, float]:
-    """Return the p-value of no difference, and the standard error.
+) -> float | None:
+    """Return the p-value of no difference.
 
     One seed: patients swap the two conditions' answers (exact under the null that they are exchangeable). Several: the
     t-test that belongs to the interval, so that the two agree.
     """
-    spread = statistics.Spread.of(draws, differences, len(halves[0][0]))
     if len(differences) == 1:
-        return finite(swap_test(halves[0][0], halves[1][0], metric.value)), spread.error
-    return spread.p_value(float(np.mean(differences))), spread.error
+        return finite(swap_test(halves[0][0], halves[1][0], metric.value))
+    return finite(spread.p_value(float(np.mean(differences))))
 
 
-def _relative(
-    items: Sequence[Item],
-    metric: Metric,
-    draws: Sequence[statistics.Floats],
-    values: Sequence[Sequence[float]],
-    patients: int,
+def _share_lost(
+    chance: float, draws: Sequence[statistics.Floats], values: Sequence[Sequence[float]], patients: int
 ) -> tuple[float | None, float | None, float | None]:
-    """Return the gap as a share of what the first condition scores above chance, with its interval."""
-    chance = metric.chance(items) if isinstance(metric, KnowsChance) else float("nan")
-    above = draws[0] - chance
-    low_end, _ = statistics.percentile_interval(above.mean(axis=1))
-    if not np.isfinite(chance) or not low_end > 0 or min(values[0]) <= chance:
+    """Return the gap as a share of what the first condition scores above chance, with its interval (delta method).
+
+    None where the first is not above chance by its own interval: a share of next to nothing says nothing.
+    """
+    above = np.array(values[0]) - chance
+    if not np.isfinite(chance) or not statistics.interval(draws[0] - chance, above.tolist(), patients)[0] > 0:
         return None, None, None
-    shares = [(one - other) / (one - chance) for one, other in zip(*values, strict=True)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = statistics.interval((draws[0] - draws[1]) / above, shares, patients)
-    return float(np.mean(shares)), finite(low), finite(high)
+    lost = np.array(values[0]) - np.array(values[1])
+    whole = float(above.mean())
+    share = float(lost.mean()) / whole
+    # How far each seed and draw pulls the ratio of the means, to first order.
+    by_seed = share + (lost - share * above) / whole
+    drawn = share + (draws[0] - draws[1] - share * (draws[0] - chance)) / whole
+    low, high = statistics.interval(drawn, by_seed.tolist(), patients)
+    return share, finite(low), finite(high)
 
 
 def _named(answers: Answers) -> str:
@@ -175,13 +178,20 @@ def _all_guessed(side: Sequence[Answers], common: set[str]) -> bool:
     return all(prediction.guess for one in side for _, prediction in one.scored(common))
 
 
-def gaps(answers: Iterable[Answers], metrics: Mapping[str, Metric], compared: Sequence[tuple[str, str]]) -> list[Gap]:
+def gaps(
+    answers: Iterable[Answers],
+    metrics: Mapping[str, Metric],
+    compared: Sequence[tuple[str, str]],
+    *,
+    lower_is_better: Collection[str] = (),
+) -> list[Gap]:
     """Return the gap of each pair of splits in `compared`, and of each condition and its controls.
 
     Args:
         answers: Trials whose items the metrics score.
         metrics: Name -> metric.
         compared: Pairs of split names, e.g. ("related", "zero-overlap"); a split with an argument by its name alone.
+        lower_is_better: Names of metrics that are errors or losses.
 
     Returns:
         For every model, target and fraction that has both, with p-values adjusted over the targets.
@@ -201,7 +211,9 @@ def gaps(answers: Iterable[Answers], metrics: Mapping[str, Metric], compared: Se
                 if other_key._replace(split=key.split) == key and _is(other_key.split, second) and other is not one:
                     pairs.append((one, other))
     for one, other in pairs:
-        results = (gap(one, other, name, metric) for name, metric in metrics.items())
+        results = (
+            gap(one, other, name, metric, relative=name not in lower_is_better) for name, metric in metrics.items()
+        )
         found += [result for result in results if result is not None]
     return _adjusted(found)
 

@@ -19,6 +19,9 @@ from crossmed_core.near_duplicates import COARSE, CORRELATION, HAMMING, Signatur
 from crossmed_core.splits import SplitViolationError
 from crossmed_core.types import ImageRef, Item
 
+LISTED = 100
+"""Near-duplicates that a card lists."""
+
 
 class SignatureCache:
     """Signatures of this process, so that a worker opens an image once over many trials.
@@ -63,6 +66,7 @@ class ImageProof:
         unreadable: Images that could not be read: they are nobody's copy.
         flat: Images that show nothing, compared by their pixels alone.
         result: In words.
+        near_duplicates: Near-duplicates that were reported instead of refused, in words; at most `LISTED` of them.
     """
 
     compared: str
@@ -76,19 +80,23 @@ class ImageProof:
     unreadable: int
     flat: int
     result: str
+    near_duplicates: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the proof as JSON, for split.json."""
         return asdict(self)
 
 
-def prove_images(train: Sequence[Item], test: Sequence[Item], signatures: SignatureCache) -> ImageProof:
+def prove_images(
+    train: Sequence[Item], test: Sequence[Item], signatures: SignatureCache, *, refuse: bool = True
+) -> ImageProof:
     """Compare every test image with every training image.
 
     Args:
         train: Training and validation items.
         test: Test items.
         signatures: The cache of the process.
+        refuse: Whether a near-duplicate is refused, or only reported. Equal pixels are always refused.
 
     Returns:
         The proof.
@@ -108,8 +116,12 @@ def prove_images(train: Sequence[Item], test: Sequence[Item], signatures: Signat
             raise _violation(other, item, _how_identical(other.image, item.image))
     shown = [[(item, found) for item, found in side if found.thumbnail is not None] for side in readable]
     counts = {"candidates": 0, "examined": 0}
+    reported: list[str] = []
     for match in near_duplicates([found for _, found in shown[0]], [found for _, found in shown[1]], counts):
-        raise _violation(shown[0][match.train][0], shown[1][match.test][0], str(match))
+        violation = _violation(shown[0][match.train][0], shown[1][match.test][0], str(match))
+        if refuse:
+            raise violation
+        reported.append(violation.message)
     return ImageProof(
         compared="decoded pixels; perceptual hashes under flips and quarter turns, confirmed by aligned correlation",
         train=len(train),
@@ -119,7 +131,8 @@ def prove_images(train: Sequence[Item], test: Sequence[Item], signatures: Signat
         correlation=CORRELATION,
         unreadable=sum(found is None for side in known for _, found in side),
         flat=sum(len(side) for side in readable) - sum(len(side) for side in shown),
-        result="no test image was trained on",
+        result=f"{len(reported)} near-duplicates, reported" if reported else "no test image was trained on",
+        near_duplicates=tuple(reported[:LISTED]),
         **counts,
     )
 
@@ -131,7 +144,8 @@ def _violation(train: Item, test: Item, how: str) -> SplitViolationError:
 
     return SplitViolationError(
         f"test item {named(test)} shows the image of training item {named(train)}: {how}.",
-        hint="Leave one of the two out of the benchmark, or give both the same patient.",
+        hint="Leave one of the two out of the benchmark, or give both the same patient. If they are no copies, "
+        "--near-duplicates report lists such pairs in split.json and goes on.",
     )
 
 

@@ -9,8 +9,9 @@ Three tests follow each other, each of which looks only at what the one before i
    least `COARSE` after the best small shift and stretch to first order (Lucas and Kanade, 1981);
 3. at twice the size, after that alignment is refined, the correlation is at least `CORRELATION`.
 
-A copy that was cropped by more than about 2 % a side, turned by another angle, or drawn upon, may pass unseen; so may
-one of a picture that is exactly symmetric (an atlas, no patient), half of whose hash is noise.
+A copy that was cropped by more than about 2 % a side, turned by another angle, drawn upon, padded, inverted or whose
+grey values were windowed or equalised anew, may pass unseen; so may one of a picture that is exactly symmetric (an
+atlas, no patient), half of whose hash is noise.
 `benchmarks/leaks.py` measures the thresholds anew.
 """
 

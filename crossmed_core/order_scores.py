@@ -95,8 +95,8 @@ def _score(
         model=first.model,
         split=first.split,
         value=float(np.mean(by_seed)),
-        low=low,
-        high=high,
+        low=None if low is None else max(low, 0.0),  # both metrics lie between 0 and 1
+        high=None if high is None else min(high, 1.0),
         n=len(clusters),
         patients=patients,
         chance=None,

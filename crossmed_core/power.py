@@ -7,6 +7,8 @@ from math import sqrt
 
 import numpy as np
 
+from crossmed_core.statistics import Spread
+
 ALPHA = 0.05
 POWER = 0.8
 
@@ -76,7 +78,8 @@ def least_gap(
 
     McNemar's test by the normal approximation of Connor (1987): with a share `discordant` of items that only one of the
     two has right and a difference d, the variance of the difference is discordant under the null and discordant - d²
-    under the alternative, both over n. Training seeds add 2 seed_sd² / seeds, each condition having its own.
+    under the alternative, both over n. Training seeds add 2 seed_sd² / seeds, each condition having its own, and the
+    critical value is that of the test that a run makes with so many seeds (`statistics.Spread`).
 
     Args:
         n: Independent items.
@@ -92,16 +95,22 @@ def least_gap(
     from statistics import NormalDist
 
     from scipy.optimize import brentq
+    from scipy.stats import t
 
+    if n < 2:
+        return None
     normal = NormalDist()
-    high, wanted = normal.inv_cdf(1 - alpha / 2), normal.inv_cdf(power)
-    of_seeds = 2 * seed_sd**2 / seeds
+    of_seeds = 2 * seed_sd**2 / seeds if seeds > 1 else 0.0
+    null = Spread(of_seeds, discordant / n, 0.0, seeds, int(n))
+    if of_seeds > 0:
+        critical, wanted = null.reach(1 - alpha), float(t.ppf(power, null.freedom))
+    else:
+        critical, wanted = normal.inv_cdf(1 - alpha / 2) * null.error, normal.inv_cdf(power)
 
     def missing(d: float) -> float:
-        null, alternative = sqrt(discordant / n + of_seeds), sqrt(max(0.0, discordant - d * d) / n + of_seeds)
-        return d - high * null - wanted * alternative
+        return d - critical - wanted * sqrt(max(0.0, discordant - d * d) / n + of_seeds)
 
-    if n <= 0 or missing(discordant) < 0:
+    if missing(discordant) < 0:
         return None
     return float(brentq(missing, 0.0, discordant))
 

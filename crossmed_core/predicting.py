@@ -10,7 +10,7 @@ from crossmed_core.answers import answer_block
 from crossmed_core.contracts import Model
 from crossmed_core.controls import Asked
 from crossmed_core.orders import asked_orders, combined, rotated, row
-from crossmed_core.runlog import append_rows, drop_torn_line, prediction_to_json, read_rows, writing
+from crossmed_core.runlog import append_rows, drop_torn_line, prediction_to_json, read_rows, rewrite_rows, writing
 from crossmed_core.types import Item, Prediction
 
 BLOCK = 64
@@ -37,6 +37,7 @@ def predict(
     *,
     asked: Sequence[Asked] | None = None,
     orders: int = 1,
+    singles: Path | None = None,
     seed: int = 0,
 ) -> None:
     """Append the missing answers to a file, one line per item, in the items' order.
@@ -47,15 +48,18 @@ def predict(
         path: The file; what it holds is kept.
         emit: Receives progress.
         asked: The items as a control asks them; None = as they are.
-        orders: Cyclic orders of the options in which each item is asked; with more than one, every single answer is
-            kept in orders.jsonl beside `path`.
+        orders: Cyclic orders of the options in which each item is asked, and over which the answer is made.
+        singles: Where the answer to every single order is kept; None = nowhere.
         seed: Seed of the coin that decides ties between orders.
     """
     drop_torn_line(path)
     done = answered(path)
-    single = path.with_name("orders.jsonl")
-    if orders > 1:
-        _forget_others(single, done)
+    if singles is not None:
+        if not orders_kept(singles, [item for item in items if item.id in done], orders):
+            with writing(path):
+                path.unlink(missing_ok=True)  # some single answers were lost: all are given again, the same ones
+            done = set()
+        _forget_others(singles, done)
     emit("predict", len(done), len(items))
     finished = 0
     for start in range(0, len(items), BLOCK):
@@ -64,7 +68,7 @@ def predict(
         missing = [item for item in block if item.id not in done]
         if missing:
             questions = list(asked[start : start + BLOCK]) if asked is not None else list(block)
-            answers = _ask(model, block, questions, orders, single, {item.id for item in missing}, seed)
+            answers = _ask(model, block, questions, orders, singles, {item.id for item in missing}, seed)
             append_rows(path, [prediction_to_json(answers[item.id]) for item in missing])
         emit("predict", finished, len(items))
 
@@ -74,7 +78,7 @@ def _ask(
     block: Sequence[Item],
     questions: Sequence[Asked],
     orders: int,
-    single: Path,
+    singles: Path | None,
     missing: set[str],
     seed: int,
 ) -> Mapping[str, Prediction]:
@@ -97,7 +101,8 @@ def _ask(
             by_order.setdefault(item_id, {})[order] = found[item_id]
             if item.options and item_id in missing:
                 rows.append(row(item, order, found[item_id]))
-    append_rows(single, rows)
+    if singles is not None:
+        append_rows(singles, rows)
     return {
         **refused,
         **{
@@ -107,12 +112,16 @@ def _ask(
     }
 
 
+def orders_kept(path: Path, items: Sequence[Item], orders: int) -> bool:
+    """Whether a file of single answers holds one for every order of these items."""
+    found = {(entry["item"], entry["order"]) for entry in read_rows(path, ["item", "order"])}
+    return all((item.id, order) in found for item in items if item.options for order in asked_orders(item, orders))
+
+
 def _forget_others(path: Path, known: Iterable[str]) -> None:
     """Drop the single answers of items whose block was not finished: they are asked again."""
     drop_torn_line(path)
     rows, wanted = read_rows(path, ["item"]), set(known)
     kept = [entry for entry in rows if entry["item"] in wanted]
     if len(kept) < len(rows):
-        with writing(path):
-            path.unlink()
-        append_rows(path, kept)
+        rewrite_rows(path, kept)

@@ -12,6 +12,7 @@ from crossmed_core.errors import CrossmedError, suggest
 
 CONTROLS = ("text-only", "options-only", "blank-image", "shuffled-image", "wrong-mat")
 """What can be taken away from the test items (`crossmed_core.controls`)."""
+NEAR_DUPLICATES = ("refuse", "report")
 DEFAULT_SPLITS = ("in-domain", "related", "unrelated", "zero-overlap")
 DEFAULT_TRAIN_SIZE = 1024
 DEFAULT_DATASET = "phantom"
@@ -62,6 +63,7 @@ class Study:
         controls: Controls scored beside the answers (`CONTROLS`).
         option_orders: Cyclic orders of its options in which each test item is asked.
         seen: Test items of the cells that were trained on, to be answered too; 0 = none.
+        near_duplicates: "refuse" test images that are near-duplicates of training images, or "report" them.
         baselines: Whether majority and question-only are trained on the same items and scored beside the answers.
     """
 
@@ -83,6 +85,7 @@ class Study:
     option_orders: int = 1
     seen: int = 0
     baselines: bool = True
+    near_duplicates: str = "refuse"
 
 
 def recipe_path(name: str) -> Path:
@@ -130,7 +133,7 @@ def read_recipe(path: Path) -> Study:
 _LISTS = {"models": str, "splits": str, "targets": str, "seeds": int, "controls": str}
 _SCALARS = {
     "train_size": int, "limit": int, "dataset": str, "name": str, "about": str, "option_orders": int, "seen": int,
-    "baselines": bool,
+    "baselines": bool, "near_duplicates": str,
 }  # fmt: skip
 
 
@@ -153,6 +156,8 @@ def _frozen(path: Path, key: str, value: Any) -> Any:
     if key in _SCALARS and (type(value) is not _SCALARS[key] or (type(value) is int and value < 1)):
         kind = {int: "a whole number of at least 1", bool: "true or false", str: "text"}[_SCALARS[key]]
         raise CrossmedError(f"Recipe {path}: {key} must be {kind}, not {value!r}.")
+    if key == "near_duplicates" and value not in NEAR_DUPLICATES:
+        raise CrossmedError(f"Recipe {path}: near_duplicates must be {' or '.join(NEAR_DUPLICATES)}, not {value!r}.")
     if key == "compare":
         if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
             raise CrossmedError(f"Recipe {path}: compare must be pairs of splits, not {value!r}.")

@@ -31,7 +31,14 @@ from crossmed_core.runlog import (
     write_json,
     writing,
 )
-from crossmed_core.scoring import Answers, Condition, conditions, score, with_probabilities
+from crossmed_core.scoring import (
+    Answers,
+    Condition,
+    conditions,
+    score,
+    tested_against_chance,
+    with_probabilities,
+)
 from crossmed_core.study import PlannedTrial
 from crossmed_core.trial_files import read_trial
 from crossmed_core.types import AnswerKind, Score
@@ -78,6 +85,7 @@ def header(
         "splits": splits,
         "split_options": dict(study.split_options),
         "option_orders": study.option_orders,
+        "near_duplicates": study.near_duplicates,
         "limit": study.limit,
         "remarks": list(dict.fromkeys(remark for trial in trials for remark in trial.remarks)),
         "controls": list(study.controls),
@@ -229,6 +237,7 @@ def score_run(
     by_kind: dict[AnswerKind, dict[str, Metric]] = {
         kind: _metrics(catalog, kind, metrics) for kind in ("option", "mask")
     }
+    lower = {name for name, claim in catalog.plugins.records("metric").items() if claim.record.lower_is_better}
     primary = {name for kind in by_kind for name in catalog.metrics_for(kind, primary=True)}
     kinds = {kind for one in answers for kind in kinds_of(one)}
     for name in metrics:
@@ -253,13 +262,23 @@ def score_run(
                 proportion = bool(getattr(metric, "proportion", False))
                 groups = conditions(shown).values()
                 scores += [_within(score(group, name, metric, proportion=proportion), record) for group in groups]
-                found += gaps([one for one in shown if not one.variant or wide], {name: metric}, pairs)
             except (Exception, SystemExit) as error:
-                warn(f"metric {name!r} failed and is left out: {type(error).__name__}: {error}")
+                reason = f"{type(error).__name__}: {error}"
+                if name in metrics:
+                    raise CrossmedError(
+                        f"Metric {name!r} failed: {reason}.", hint="That is a fault of its plugin."
+                    ) from error
+                warn(f"metric {name!r} failed and is left out: {reason}")
+                continue
+            try:
+                found += gaps(shown, {name: metric}, pairs, lower_is_better=lower)
+            except (Exception, SystemExit) as error:
+                warn(f"gaps of metric {name!r} failed and are left out: {type(error).__name__}: {error}")
     if not metrics or set(metrics) & set(ORDER_METRICS):
         groups = conditions(one for one in answers if one.orders).values()
         scores += [one for group in groups for one in order_scores(group) if not metrics or one.metric in metrics]
     order = {key: place for place, key in enumerate(conditions(answers))}
+    scores = tested_against_chance(scores, lower)
     scores.sort(key=lambda one: order[Condition(one.model, one.target, one.split, one.fraction, one.variant)])
     return scores, found
 

@@ -184,6 +184,16 @@ def read_rows(path: Path, needs: Iterable[str] = ()) -> list[dict[str, Any]]:
     return rows
 
 
+def rewrite_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a file's lines in one piece: a kill leaves the old lines or the new."""
+    partial = path.with_name(path.name + ".partial")
+    with writing(path):
+        partial.unlink(missing_ok=True)
+    append_rows(partial, rows)
+    with writing(path):
+        partial.replace(path)
+
+
 def drop_torn_line(path: Path) -> None:
     """Cut a half-written last line off, so that appending starts on a fresh one."""
     if not path.exists():

@@ -20,7 +20,7 @@ from crossmed_core.contracts import FitContext, Model, SavesWeights
 from crossmed_core.controls import controlled, why_not
 from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.leaks import SignatureCache, prove_images
-from crossmed_core.predicting import Emit, answered, predict
+from crossmed_core.predicting import Emit, answered, orders_kept, predict
 from crossmed_core.runlog import (
     append_rows,
     drop_torn_line,
@@ -28,13 +28,14 @@ from crossmed_core.runlog import (
     read_json,
     read_rows,
     replace_folder,
+    rewrite_rows,
     write_bytes,
     write_json,
     writing,
 )
 from crossmed_core.split_card import split_card
 from crossmed_core.splits import SplitViolationError, draw, fair_order, matched, require_cells, split_digest
-from crossmed_core.trial_files import SEEN, Variant, is_complete, write_items
+from crossmed_core.trial_files import NOT_INSTALLED, SEEN, Variant, is_complete, write_items
 from crossmed_core.types import MAT, Item, Split, person
 
 BASELINES = ("majority", "question-only")
@@ -65,6 +66,7 @@ class TrialSpec:
         controls: Controls to score beside the answers (`recipe.CONTROLS`).
         baselines: Models to train on the same items and score beside the answers.
         seen: Test items of the cells that were trained on, to be answered too.
+        near_duplicates: "refuse" a test image that is a near-duplicate of a training image, or "report" it in the card.
     """
 
     model: str
@@ -86,6 +88,7 @@ class TrialSpec:
     controls: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
     seen: int = 0
+    near_duplicates: str = "refuse"
 
     @property
     def id(self) -> str:
@@ -147,6 +150,12 @@ def _known_options(catalog: Catalog, spec: TrialSpec) -> dict[str, Any]:
     return {name: value for name, value in spec.split_options.items() if name in known}
 
 
+def _is_complete(spec: TrialSpec, folder: Path, state: Mapping[str, Any]) -> bool:
+    return is_complete(
+        folder, spec.variants, state.get("passed_over"), orders=spec.option_orders, seen=spec.seen
+    )  # fmt: skip
+
+
 def untrainable(resolved: ResolvedModel, split: Split) -> str:
     """Say why a model cannot be asked without training, where the split gives none; else ""."""
     record = resolved.record
@@ -174,7 +183,7 @@ def run_trial(spec: TrialSpec, folder: Path, catalog: Catalog, benchmark: Benchm
     started = time.monotonic()
     with locked(folder):
         state = _open_trial(spec, folder, benchmark)
-        if state["status"] == "finished" and is_complete(folder, spec.variants, state.get("passed_over", ())):
+        if state["status"] == "finished" and _is_complete(spec, folder, state):
             return TrialResult(spec, "finished", reused=True)
         try:
             # `writing` makes a full disk, met anywhere, the end of the run: no other trial could go on either.
@@ -260,7 +269,8 @@ def _run(
     answers = record.answers
     seen_ids = _seen_cells(benchmark, split, resolved, spec.seen) if spec.seen and trains else ()
     baselines = [one for one in spec.variants if one.kind == "baseline"]
-    fitted = weights.exists() and all(set(split.test) <= answered(one.path(folder)) for one in baselines)
+    seen_done = set(seen_ids) <= answered(Variant(SEEN).path(folder))
+    fitted = weights.exists() and seen_done and all(set(split.test) <= answered(one.path(folder)) for one in baselines)
     needed = (*split.test, *seen_ids) if fitted else (*split.train, *split.val, *split.test, *seen_ids)
     if not record.sees_images:
         needed = tuple(item for item in needed if benchmark.answered_by(benchmark.keys[item].mat, answers) == "mask")
@@ -278,29 +288,58 @@ def _run(
         return model
 
     def ask(path: Path, items: Sequence[Item], **how: Any) -> None:
-        if not {item.id for item in items} <= answered(path):
+        if not {item.id for item in items} <= answered(path) or "singles" in how:
             path.parent.mkdir(exist_ok=True)
-            predict(ready(), items, path, emit, seed=spec.seed, **how)
+            predict(ready(), items, path, emit, seed=spec.seed, orders=spec.option_orders, **how)
 
-    ask(folder / "predictions.jsonl", test, orders=spec.option_orders)
-    passed_over: dict[str, str] = {}
-    for variant in spec.variants:
+    path, singles = folder / "predictions.jsonl", folder / "orders.jsonl"
+    if spec.option_orders == 1:
+        ask(path, test)
+    elif not (set(split.test) <= answered(path) and orders_kept(singles, test, spec.option_orders)):
+        ask(path, test, singles=singles)
+
+    def answer(variant: Variant) -> str:
+        """Answer as a variant asks; return why it says nothing here, or ""."""
         if variant.kind == "control":
-            reason = why_not(variant.name, record)
-            if not reason:
-                asked = controlled(variant.name, test, benchmark.questions)
-                ask(variant.path(folder), test, asked=asked)
-        elif variant.kind == "baseline":
-            reason = _run_baseline(variant, spec, folder, catalog, train, val, test, emit)
+            if not (reason := why_not(variant.name, record)):
+                ask(variant.path(folder), test, asked=controlled(variant.name, test, benchmark.questions))
+            return reason
+        if variant.kind == "baseline":
+            return _run_baseline(variant, spec, folder, catalog, train, val, test, emit)
+        seen = benchmark.items(seen_ids, answers)
+        if not seen:
+            return "no other cell that is answered alike was trained on"
+        if not seen_done or not (folder / SEEN / "card.json").exists():
+            refuse = spec.near_duplicates == "refuse"
+            proof = {}
+            if record.sees_images:
+                proof = prove_images(train + val, seen, _signatures(), refuse=refuse).to_json()
+            (folder / SEEN).mkdir(exist_ok=True)
         else:
-            seen = benchmark.items(seen_ids, answers)
-            reason = "" if seen else "no other cell that is answered alike was trained on"
-            if seen:
-                write_items(folder / SEEN / "items.jsonl", seen, benchmark.root, seen=record.sees_images)
-                ask(variant.path(folder), seen)
+            proof = read_json(folder / SEEN / "card.json").get("proof", {})
+        write_items(folder / SEEN / "items.jsonl", seen, benchmark.root, seen=record.sees_images)
+        ask(variant.path(folder), seen)
+        write_json(folder / SEEN / "card.json", {"asked": spec.seen, "n": len(seen), "proof": proof})
+        return ""
+
+    passed_over: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    for variant in spec.variants:
+        # What stands beside the answers must not take them down with it.
+        try:
+            reason = answer(variant)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, CrossmedError) and error.exit_code is ExitCode.RUN_FOLDER:
+                raise
+            failed[str(variant)] = str(error) if isinstance(error, CrossmedError) else _with_traceback(error, folder)
+            emit("warning", 0, 0, message=f"{variant} failed, the answers themselves stand: {failed[str(variant)]}")
+            continue
         if reason:
             passed_over[str(variant)] = reason
     state["passed_over"] = passed_over
+    state.pop("failed_beside", None)
+    if failed:
+        state["failed_beside"] = failed
 
 
 def _write_card(
@@ -330,7 +369,8 @@ def _write_card(
             )
         return
     if resolved.record.sees_images and train:
-        images = prove_images(train, test, _signatures()).to_json()
+        refuse = spec.near_duplicates == "refuse"
+        images = prove_images(train, test, _signatures(), refuse=refuse).to_json()
     else:
         images = {"result": "not compared: nothing is trained on, or the model never looks at an image"}
     settings = resolved.settings
@@ -346,7 +386,7 @@ def _write_card(
 
 
 def _seen_cells(benchmark: Benchmark, split: Split, resolved: ResolvedModel, n: int) -> tuple[str, ...]:
-    """Return test items of the training cells, even over cells and labels; the same ones for every seed.
+    """Return test items of the training cells, even over cells, labels as frequent as they are; alike for every seed.
 
     Raises:
         SplitViolationError: If one of their patients was trained on.
@@ -366,7 +406,7 @@ def _seen_cells(benchmark: Benchmark, split: Split, resolved: ResolvedModel, n: 
             raise SplitViolationError(
                 f"{split.rule}: patient {key.patient!r} of {key.dataset} is tested in {key.mat} and trained on"
             )
-    return fair_order(keys, seed=0)[:n]
+    return fair_order((key._replace(label="") for key in keys), seed=0)[:n]
 
 
 def _run_baseline(
@@ -381,7 +421,7 @@ def _run_baseline(
 ) -> str:
     """Train a baseline on the same items and ask it; return why it says nothing here, or ""."""
     if variant.name not in catalog.plugins.records("model"):
-        return "it is not installed"
+        return NOT_INSTALLED
     resolved = catalog.model(variant.name)
     if resolved.record.trains and not train:
         return "there is nothing to train on"
@@ -394,7 +434,7 @@ def _run_baseline(
     model = catalog.load_model(resolved, device="cpu")
     warn = _warner(folder, emit)
     model.fit(train, val, FitContext(spec.seed, "cpu", resolved.settings, warn=warn))
-    predict(model, test, path, lambda *phase, **values: None, seed=spec.seed)
+    predict(model, test, path, lambda *phase, **values: None, seed=spec.seed, orders=spec.option_orders)
     return ""
 
 
@@ -459,6 +499,4 @@ def _forget_steps(path: Path, first: int) -> None:
     rows = read_rows(path)
     kept = [row for row in rows if row.get("step", 0) < first]
     if len(kept) < len(rows):
-        with writing(path):
-            path.unlink()
-        append_rows(path, kept)
+        rewrite_rows(path, kept)

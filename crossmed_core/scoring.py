@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from crossmed_core import statistics
+from crossmed_core.comparison import adjust
 from crossmed_core.contracts import AdditiveMetric, KnowsBest, KnowsBounds, KnowsChance, KnowsInformedChance, Metric
 from crossmed_core.types import Item, Prediction, Score, person
 
@@ -116,10 +117,9 @@ def score(answers: Sequence[Answers], name: str, metric: Metric, *, proportion: 
     unscored = [[(item, prediction) for item, prediction in one.pairs if not prediction.scored] for one in ordered]
     worst = optimum = None
     if any(unscored) and isinstance(metric, KnowsBounds):
-        ends = [
-            metric.bounds(one.scored(), [item for item, _ in missing])
-            for one, missing in zip(ordered, unscored, strict=True)
-        ]
+        # Of the items that the value is of; whatever another seed lacks counts as missing here, too.
+        missing = [item for item, _ in first.pairs if item.id not in common]
+        ends = [metric.bounds(one, missing) for one in pairs]
         worst, optimum = (finite(float(np.mean(end))) for end in zip(*ends, strict=True))
     failures = Counter(prediction.failure for missing in unscored for _, prediction in missing)
     chance = finite(metric.chance(items)) if items and isinstance(metric, KnowsChance) else None
@@ -175,8 +175,8 @@ def _interval(
     else:
         scored = [one.scored(common) for one in answers]
 
-        def of_sample(places: Sequence[int]) -> float:
-            return float(np.mean([metric([one[place] for place in places]) for one in scored]))
+        def of_sample(places: Sequence[int]) -> list[float]:
+            return [metric([one[place] for place in places]) for one in scored]
 
         draws = statistics.generic_draws(of_sample, clusters)
         resamples = len(draws)
@@ -230,6 +230,36 @@ def conditions(answers: Iterable[Answers]) -> dict[Condition, list[Answers]]:
     for one in answers:
         groups.setdefault(one.condition, []).append(one)
     return groups
+
+
+def tested_against_chance(scores: Sequence[Score], lower_is_better: Collection[str] = ()) -> list[Score]:
+    """Add `p_chance` to the scores of controls and baselines that ought to be at chance.
+
+    By the normal approximation, with the standard error that the interval's lower end implies. wrong-mat leaves the
+    image, and need not be at chance.
+
+    Args:
+        scores: All scores of a run.
+        lower_is_better: Names of metrics that are errors or losses, which have no such test.
+    """
+    from statistics import NormalDist
+
+    tested: dict[str, list[int]] = {}
+    p_values: dict[int, float] = {}
+    for place, one in enumerate(scores):
+        if not one.variant.startswith(("control:", "baseline:")) or one.variant == "control:wrong-mat":
+            continue
+        if one.small or one.value is None or one.low is None or one.chance is None or one.metric in lower_is_better:
+            continue
+        error = (one.value - one.low) / NormalDist().inv_cdf((1 + statistics.LEVEL) / 2)
+        above = one.value - one.chance
+        p_values[place] = 1 - NormalDist().cdf(above / error) if error > 0 else float(above <= 0)
+        tested.setdefault(one.metric, []).append(place)
+    found = list(scores)
+    for places in tested.values():
+        for place, p in zip(places, adjust([p_values[place] for place in places], "holm"), strict=True):
+            found[place] = replace(found[place], p_chance=p)
+    return found
 
 
 def finite(value: float | None) -> float | None:

@@ -20,6 +20,7 @@ ranked."""
 PATTERN = 20
 """Drawing how often a pattern occurs costs about as much as drawing this many patients (benchmarks/bootstrap.py)."""
 FEW_SEEDS = 3
+POWER = 0.8
 _CHUNK = 200
 
 Floats = NDArray[np.float64]
@@ -208,6 +209,16 @@ class Spread:
         of_seeds, of_patients = (float(t.ppf((1 + level) / 2, df)) for df in (self.seeds - 1, self.clusters - 1))
         return (self.of_seeds * of_seeds + self.of_patients * of_patients) / total * self.error
 
+    def detectable(self, *, alpha: float = 1 - LEVEL, power: float = POWER) -> float:
+        """Return the smallest difference that the test of `p_value` finds with this power.
+
+        Its critical difference, plus what the estimate falls short of the truth in all but `power` of the cases, both
+        by the t distribution of the test's own degrees of freedom (a z-test would promise too much with few seeds).
+        """
+        from scipy.stats import t
+
+        return self.reach(1 - alpha) + float(t.ppf(power, self.freedom)) * self.error
+
     def p_value(self, difference: float) -> float:
         """Return the two-sided p-value of no difference: 1 - the level at which the interval just touches 0.
 
@@ -256,26 +267,30 @@ def _quantiles(draws: Floats, tail: float) -> tuple[float, float]:
 
 
 def generic_draws(
-    score: Callable[[Sequence[int]], float], clusters: Sequence[str], *, seed: int = 0, resamples: int = 500
+    score: Callable[[Sequence[int]], Sequence[float]],
+    clusters: Sequence[str],
+    *,
+    seed: int = 0,
+    resamples: int = 500,
 ) -> Floats:
     """Draw the bootstrap distribution of a metric that is not a function of sums: slower, the same idea.
 
     Args:
-        score: Takes item indices (with repeats) and returns the metric.
+        score: Takes item indices (with repeats) and returns the metric for each training seed.
         clusters: Cluster of each item.
         seed: Seed of the resampling.
         resamples: Number of draws.
 
     Returns:
-        Shape (resamples, 1).
+        Shape (resamples, seeds).
     """
     members: dict[str, list[int]] = {}
     for number, cluster in enumerate(clusters):
         members.setdefault(cluster, []).append(number)
     groups = [members[name] for name in sorted(members)]
     rng = np.random.default_rng(seed)
-    draws = np.empty((resamples, 1))
-    for number in range(resamples):
+    draws = []
+    for _ in range(resamples):
         picked = rng.integers(len(groups), size=len(groups))
-        draws[number] = score([place for group in picked for place in groups[group]])
-    return draws
+        draws.append(score([place for group in picked for place in groups[group]]))
+    return np.array(draws, dtype=float)

@@ -76,6 +76,7 @@ def plan(
                         model, "", target, seed, study.dataset, dict(block.set), dict(study.dataset_options),
                         study.data, device=device, threads=threads, split_options=dict(study.split_options),
                         option_orders=study.option_orders, controls=study.controls, seen=study.seen,
+                        near_duplicates=study.near_duplicates,
                         baselines=BASELINES if study.baselines else (),
                     )  # fmt: skip
                     plans = [_plan_one(replace(base, split=name), study, catalog, benchmark) for name in block.splits]

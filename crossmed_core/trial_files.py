@@ -4,19 +4,19 @@ TRIAL/predictions.jsonl           the answers to the test items
 TRIAL/orders.jsonl                with --option-orders: every single answer, one line per item and order
 TRIAL/controls/NAME.jsonl         the answers under a control
 TRIAL/baselines/NAME.jsonl        the answers of a baseline that learned from the same training items
-TRIAL/seen/items.jsonl, predictions.jsonl   answers to test items of the cells that were trained on
+TRIAL/seen/items.jsonl, predictions.jsonl, card.json   answers to test items of the cells that were trained on
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from crossmed_core.errors import CrossmedError, ExitCode, UnreadableImageError
 from crossmed_core.images import encode_mask, pixel_digest, read_image, read_mask
-from crossmed_core.predicting import answered
+from crossmed_core.predicting import answered, orders_kept
 from crossmed_core.runlog import (
     append_rows,
     item_from_json,
@@ -30,6 +30,8 @@ from crossmed_core.scoring import Answers, OrderAnswer
 from crossmed_core.types import Item, MaskRef
 
 SEEN = "seen"
+NOT_INSTALLED = "it is not installed"
+"""A reason to pass a baseline over that may have gone by the next time."""
 _FOLDERS = {"control": "controls", "baseline": "baselines"}
 
 
@@ -95,26 +97,43 @@ def _pixels(item: Item) -> str | None:
         return None
 
 
-def is_complete(folder: Path, variants: Sequence[Variant], passed_over: Sequence[str]) -> bool:
+def is_complete(
+    folder: Path,
+    variants: Sequence[Variant] = (),
+    passed_over: Mapping[str, str] | None = None,
+    *,
+    orders: int = 1,
+    seen: int = 0,
+) -> bool:
     """Whether every test item has its line in every file; files may have been deleted since the trial finished.
 
     Args:
         folder: The trial's folder.
         variants: What is wanted beside the real answers.
-        passed_over: Variants that do not apply, as text.
+        passed_over: Variants that do not apply -> the reason.
+        orders: Cyclic orders whose single answers are wanted.
+        seen: Items of seen cells that are wanted; fewer are there if the cells hold no more.
     """
+    passed_over = passed_over or {}
     card = folder / "split.json"
     wanted = set(read_json(card, ["test"])["test"]) if card.exists() else set()
     items = {row["id"] for row in read_rows(folder / "items.jsonl", ["id"])}
     if not wanted or items != wanted or not wanted <= answered(folder / "predictions.jsonl"):
         return False
+    if orders > 1:
+        tested = [item_from_json(row) for row in read_rows(folder / "items.jsonl")]
+        if not orders_kept(folder / "orders.jsonl", tested, orders):
+            return False
     for variant in variants:
-        if str(variant) in passed_over:
+        if passed_over.get(str(variant), NOT_INSTALLED) != NOT_INSTALLED:
             continue
-        seen = (
-            {row["id"] for row in read_rows(folder / SEEN / "items.jsonl", ["id"])} if variant.kind == SEEN else set()
-        )
-        if not (seen or wanted) <= answered(variant.path(folder)) or (variant.kind == SEEN and not seen):
+        asked = wanted
+        if variant.kind == SEEN:
+            card_of_seen = folder / SEEN / "card.json"
+            if not card_of_seen.exists() or read_json(card_of_seen, ["asked", "n"])["asked"] != seen:
+                return False
+            asked = {row["id"] for row in read_rows(folder / SEEN / "items.jsonl", ["id"])}
+        if not asked or not asked <= answered(variant.path(folder)):
             return False
     return True
 
@@ -147,7 +166,7 @@ def read_trial(folder: Path) -> tuple[dict[str, Any], list[Answers]]:
             hint="Delete that folder and run the same command again to make it anew.",
             exit_code=ExitCode.RUN_FOLDER,
         ) from error
-    if state["status"] == "finished" and not is_complete(folder, (), ()):
+    if state["status"] == "finished" and not is_complete(folder):
         raise CrossmedError(
             f"Trial {folder} is finished, but items.jsonl or predictions.jsonl lacks test items of split.json.",
             hint="Run the same command again to make them anew.",

@@ -358,6 +358,8 @@ class Score:
         optimum: The value if every unscored item had been answered as well as can be; None likewise.
         small: Whether too few patients were scored to rank it (`statistics.too_small`).
         detail: What else a reader wants to know, e.g. how often each letter was chosen.
+        p_chance: Of a control or baseline that ought to be at chance: one-sided p-value of its not being above,
+            adjusted by Holm over all of them in the run; else None.
     """
 
     metric: str
@@ -386,6 +388,7 @@ class Score:
     optimum: float | None = None
     small: bool = False
     detail: str = ""
+    p_chance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,13 @@ def test_wrong_words_name_another_modality_and_anatomy() -> None:
     assert asked("wrong-mat", [inside])[0].question.startswith("An orchestra in a chestnut tree: ")
     neutral = replace(items[0], question="What is shown?")
     assert controlled("wrong-mat", [neutral], CELLS) == ["its question names neither modality nor anatomy"]
+    in_the_chest = [CELL, MAT("xray", "lung", "finding"), MAT("us", "heart", "finding")]
+    assert controlled("wrong-mat", items[:1], [CELL, MAT("ct", "lung", "grade")]) == [
+        "the benchmark has no other modality or anatomy"
+    ], "a lung CT shows the chest"
+    assert {one.question for one in asked("wrong-mat", items, [*in_the_chest, MAT("us", "knee", "finding")])} == {
+        "What does this knee ultrasound show?"
+    }
     assert controlled("wrong-mat", items[:1], [CELL]) == ["the benchmark has no other modality or anatomy"]
 
 

@@ -128,3 +128,77 @@ def test_answers_without_probabilities_do_not_count_where_they_are_needed() -> N
     ]
     kept = with_probabilities(replace(base, pairs=pairs))
     assert len(kept.scored()) == 5 and len(kept.pairs) == 10
+
+
+def test_a_share_lost_is_the_ratio_of_the_means() -> None:
+    # Two seeds: .45 and .85 against .30 and .40, chance .25: .30 of .40 above chance on average.
+    first = [answers(np.arange(200) < n, seed=s) for s, n in enumerate((90, 170))]
+    second = [answers(np.arange(200) < n, "x", seed=s) for s, n in enumerate((60, 80))]
+    found = gap(first, second, "accuracy", option.accuracy)
+    assert found is not None
+    assert found.relative is None, "two seeds so far apart do not show that the first is above chance"
+    many = [answers(np.arange(200) < n, seed=s) for s, n in enumerate((150, 160, 170, 155, 165))]
+    few = [answers(np.arange(200) < n, "x", seed=s) for s, n in enumerate((90, 80, 70, 60, 100))]
+    found = gap(many, few, "accuracy", option.accuracy)
+    assert found is not None and found.relative == pytest.approx((0.8 - 0.4) / (0.8 - 0.25))
+
+
+def test_the_interval_of_a_share_lost_covers() -> None:
+    rng = np.random.default_rng(3)
+    covered, trials, true = 0, 120, (0.7 - 0.45) / (0.7 - 0.25)
+    for _ in range(trials):
+        found = compared(rng.random(250) < 0.7, rng.random(250) < 0.45)
+        assert found.relative_low is not None and found.relative_high is not None
+        covered += found.relative_low <= true <= found.relative_high
+    assert covered / trials >= 0.88
+
+
+def test_one_patient_has_values_and_nothing_that_rests_on_patients() -> None:
+    def alone(one: Answers) -> Answers:
+        return replace(one, pairs=[(replace(item, patient="p"), p) for item, p in one.pairs])
+
+    for seeds in (1, 3):
+        first = [alone(answers(np.arange(20) < 15, seed=s)) for s in range(seeds)]
+        second = [alone(answers(np.arange(20) < 5, "x", seed=s)) for s in range(seeds)]
+        found = gap(first, second, "accuracy", option.accuracy)
+        assert found is not None and found.value == 0.5 and found.small
+        assert (found.low, found.high, found.p, found.mde, found.relative) == (None,) * 5
+
+
+def test_a_metric_that_is_no_sum_takes_several_seeds() -> None:
+    def first_letter(pairs: object) -> float:
+        return float(np.mean([p.option == 0 for _, p in pairs]))  # type: ignore[attr-defined]
+
+    runs = [answers(np.random.default_rng(s).random(100) < 0.6, seed=s) for s in range(3)]
+    one = score(runs, "first-letter", first_letter)
+    assert one.low is not None and one.high is not None and one.low < (one.value or 0) < one.high
+
+
+def test_bounds_bracket_the_value_where_seeds_fail_on_other_items() -> None:
+    base = [answers(np.arange(200) < 100, seed=s) for s in (0, 1)]
+    lost = [range(100, 150), range(150, 200)]  # each seed fails on 50 that the other has wrong
+    runs = [
+        replace(one, pairs=[(i, Prediction(i.id, error="x") if n in gone else p) for n, (i, p) in enumerate(one.pairs)])
+        for one, gone in zip(base, lost, strict=True)
+    ]
+    found = score(runs, "accuracy", option.accuracy, proportion=True)
+    assert (found.value, found.n, found.unscored) == (1.0, 100, 100)
+    assert (found.worst, found.optimum) == (0.5, 1.0)
+
+
+def test_controls_at_chance_are_seldom_lit_and_others_are() -> None:
+    from crossmed_core.scoring import tested_against_chance
+
+    rng = np.random.default_rng(4)
+    lit = 0
+    for _ in range(60):
+        trials = [answers(rng.random(200) < 0.25, variant=f"control:c{n}") for n in range(20)]
+        scores = [score([one], "accuracy", option.accuracy, proportion=True) for one in trials]
+        lit += any((one.p_chance or 1) < 0.05 for one in tested_against_chance(scores))
+    assert lit <= 9, "5 % of runs, not 5 % of controls"
+    real = score([answers(np.arange(200) < 90)], "accuracy", option.accuracy, proportion=True)
+    leak = replace(real, variant="control:text-only")
+    words = replace(real, variant="control:wrong-mat")
+    found = tested_against_chance([real, leak, words])
+    assert [one.p_chance is not None and one.p_chance < 0.001 for one in found] == [False, True, False]
+    assert tested_against_chance([leak], {"accuracy"})[0].p_chance is None, "an error rate has no such test"

@@ -56,6 +56,16 @@ def accusation(train: list[Item], test: list[Item]) -> str:
     return str(caught.value)
 
 
+def test_a_near_duplicate_can_be_reported_and_equal_pixels_cannot(save: Callable[..., Item]) -> None:
+    train, test = save(body(0), "a.png"), save(np.fliplr(body(0)), "b.png")
+    proof = prove_images([train], [test], SignatureCache(), refuse=False)
+    assert proof.result == "1 near-duplicates, reported"
+    (said,) = proof.near_duplicates
+    assert train.id in said and test.id in said and "flipped left-right" in said
+    with pytest.raises(SplitViolationError, match="identical"):
+        prove_images([train], [save(body(0), "c.png")], SignatureCache(), refuse=False)
+
+
 # -- identical ---------------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +130,8 @@ def test_what_shows_nothing_or_cannot_be_read_is_counted(save: Callable[..., Ite
     proof = prove_images(train, test, SignatureCache())
     assert (proof.train, proof.test, proof.unreadable, proof.flat) == (4, 4, 3, 3)
     assert "no test image" in proof.result
-    assert ImageProof(**json.loads(json.dumps(proof.to_json()))) == proof
+    written = json.loads(json.dumps(proof.to_json()))
+    assert ImageProof(**{**written, "near_duplicates": tuple(written["near_duplicates"])}) == proof
     # A faint image has no hash, but its pixels are its own.
     assert "identical pixels" in accusation([save(faint, "f.bmp")], test)
 

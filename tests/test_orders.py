@@ -112,7 +112,7 @@ def test_asking_in_orders_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     for folder in (whole, halves):
         folder.mkdir()
     model = PrefersFirst(0.5)
-    predict(model, items, whole / "predictions.jsonl", quiet, orders=4)
+    predict(model, items, whole / "predictions.jsonl", quiet, orders=4, singles=whole / "orders.jsonl")
     assert len(model.calls) == 149 * 4 + 2 and len(set(model.calls)) == len(model.calls)
     rows = read_rows(whole / "predictions.jsonl")
     assert all(row["option"] == one.answer for row, one in zip(rows, items, strict=True)), "the preference is gone"
@@ -124,7 +124,7 @@ def test_asking_in_orders_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     singles = (whole / "orders.jsonl").read_bytes()
     (halves / "predictions.jsonl").write_bytes(b"".join(lines[:70]) + lines[70][:9])
     (halves / "orders.jsonl").write_bytes(singles[: int(len(singles) * 0.8)])
-    predict(model, items, halves / "predictions.jsonl", quiet, orders=4)
+    predict(model, items, halves / "predictions.jsonl", quiet, orders=4, singles=halves / "orders.jsonl")
     assert (halves / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
     key = ("item", "order", "letter", "option")
     singles_again = {tuple(row[k] for k in key) for row in read_rows(halves / "orders.jsonl")}

@@ -110,7 +110,7 @@ def test_generic_draws_are_the_same_distribution() -> None:
     sizes = rng.integers(1, 6, 40)
     clusters = [f"p{p:02d}" for p, size in enumerate(sizes) for _ in range(size)]
     right = (rng.random(len(clusters)) < 0.6).astype(float)
-    slow = generic_draws(lambda places: right[list(places)].mean(), clusters, resamples=4000)
+    slow = generic_draws(lambda places: [right[list(places)].mean()], clusters, resamples=4000)
     fast = resampled_values([cluster_sums(share(right), clusters)], ratio)
     assert slow.shape == (4000, 1) and slow.std() == pytest.approx(fast.std(), rel=0.05)
     assert percentile_interval(slow) == pytest.approx(percentile_interval(fast), abs=0.015)

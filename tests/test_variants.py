@@ -219,3 +219,56 @@ def test_a_patient_of_a_seen_cell_that_was_trained_on_fails(
     monkeypatch.setattr(runner, "make_split", leaky)
     result = run_trial(trial(**CNN, seen=8), tmp_path / "t", catalog, benchmark, quiet)
     assert result.status == "failed" and "trained on" in result.message
+
+
+def test_more_seen_items_can_be_asked_for(tmp_path: Path, catalog: Catalog, benchmark: Benchmark) -> None:
+    run(trial(**CNN, seen=16), tmp_path / "t", catalog, benchmark)
+    first = read_rows(tmp_path / "t" / "seen" / "predictions.jsonl")
+    _, found = run(trial(**CNN, seen=40), tmp_path / "t", catalog, benchmark)
+    assert len(found["seen"].pairs) == 40
+    assert read_rows(tmp_path / "t" / "seen" / "predictions.jsonl")[:16] == first, "the smaller set is part of it"
+    card = read_json(tmp_path / "t" / "seen" / "card.json")
+    assert card["asked"] == 40 and card["proof"]["test"] == 40, "and it was compared with the training images"
+
+
+def test_a_control_that_fails_leaves_the_answers_alone(
+    tmp_path: Path, catalog: Catalog, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossmed_core import runner
+
+    def broken(*arguments: Any) -> Any:
+        raise MemoryError("no room")
+
+    run(trial(**CNN), tmp_path / "t", catalog, benchmark)
+    more = trial(**CNN, controls=("blank-image",), baselines=BASELINES)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "controlled", broken)
+        state, found = run(more, tmp_path / "t", catalog, benchmark)
+    assert state["status"] == "finished" and "MemoryError" in state["failed_beside"]["control:blank-image"]
+    assert set(found) == {"", "baseline:majority", "baseline:question-only"}
+    state, found = run(more, tmp_path / "t", catalog, benchmark)
+    assert "control:blank-image" in found and "failed_beside" not in state, "it is tried again"
+
+
+def test_lost_single_orders_are_asked_again(tmp_path: Path, catalog: Catalog, benchmark: Benchmark) -> None:
+    spec = trial("question-only", option_orders=4, controls=("text-only",))
+    run(spec, tmp_path / "t", catalog, benchmark)
+    singles, answers = ((tmp_path / "t" / name).read_bytes() for name in ("orders.jsonl", "predictions.jsonl"))
+    for left in (b"", b"".join(singles.splitlines(keepends=True)[:130])):
+        (tmp_path / "t" / "orders.jsonl").write_bytes(left)
+        assert not run_trial(spec, tmp_path / "t", catalog, benchmark, quiet).reused
+        assert (tmp_path / "t" / "predictions.jsonl").read_bytes() == answers
+        assert (tmp_path / "t" / "orders.jsonl").read_bytes() == singles
+    assert run_trial(spec, tmp_path / "t", catalog, benchmark, quiet).reused
+
+
+def test_controls_are_asked_in_the_same_orders_as_the_answers(
+    tmp_path: Path, catalog: Catalog, benchmark: Benchmark
+) -> None:
+    # It reads words alone, so taking the image away changes nothing, whatever letters it prefers.
+    spec = trial("question-only", option_orders=4, controls=("text-only",))
+    _, found = run(spec, tmp_path / "t", catalog, benchmark)
+    assert [p.option for _, p in found[""].pairs] == [p.option for _, p in found["control:text-only"].pairs]
+    assert [p.option_scores for _, p in found[""].pairs] == [
+        p.option_scores for _, p in found["control:text-only"].pairs
+    ]

@@ -20,8 +20,7 @@ CONTROL_COLUMNS = ("trained on", "control", "value", "95 % interval", "n", "chan
 ORDER_COLUMNS = ("trained on", "items", "flip rate", "95 % interval", "letter bias", "letters chosen")
 SEEN_COLUMNS = ("trained on", "value on seen cells", "95 % interval", "n", "chance")
 BASELINES = "baseline:"
-ASKS_IN_FULL = "wrong-mat"
-"""The control under which the image may still tell the answer: it need not be at chance."""
+ALPHA = 0.05
 CONTROLS = "control:"
 
 
@@ -106,17 +105,23 @@ def _print_gaps(found: Sequence[Gap]) -> None:
     out.print()
     table = []
     for one in found:
-        away = one.low > 0 or one.high < 0
+        away = one.low is not None and one.high is not None and (one.low > 0 or one.high < 0)
         verdict = Text("away from 0" if away else "not away from 0", style="green" if away else "yellow")
-        if one.small:
+        if one.small or one.low is None:
             verdict = Text("too few patients to say", style="dim")
         elif one.guessed:
             verdict.append(f" ({' and '.join(one.guessed)}: all guesses)", style="dim")
         values = [f"{_label(one)} − {one.second}", number(one.value, sign=True), interval(one.low, one.high, sign=True)]
-        share = "–" if one.relative is None else f"{one.relative:.0%}"
+        share = _share(one)
         values += [str(one.n), share, probability(one), number(one.mde)]
         table.append([*_shaded(values, small=one.small), verdict])
     print_table(GAP_COLUMNS, table, right=GAP_COLUMNS[1:7])
+
+
+def _share(one: Gap) -> str:
+    if one.relative is None or one.relative_low is None or one.relative_high is None:
+        return "–"
+    return f"{one.relative:.0%} [{100 * one.relative_low:.0f}, {100 * one.relative_high:.0f}]"
 
 
 def probability(one: Gap) -> str:
@@ -139,15 +144,15 @@ def _print_controls(group: Sequence[Score], found: Sequence[Gap]) -> None:
             values += ["–", "–", "–"]
         else:
             values += [number(gap.value, sign=True), interval(gap.low, gap.high, sign=True), probability(gap)]
-        lit = _above_chance(one) and not one.variant.endswith(ASKS_IN_FULL)
+        lit = _above_chance(one)
         table.append([*_shaded(values, small=one.small), Text("above chance", style="red") if lit else ""])
     out.print()
     print_table(CONTROL_COLUMNS, table, right=CONTROL_COLUMNS[2:-1])
 
 
 def _above_chance(one: Score) -> bool:
-    """Whether a score that ought to be at chance is not."""
-    return not one.small and one.low is not None and one.chance is not None and one.low > one.chance
+    """Whether a score that ought to be at chance is not, tested over all controls and baselines of the run."""
+    return one.p_chance is not None and one.p_chance < ALPHA
 
 
 def _print_seen(group: Sequence[Score]) -> None:
@@ -207,19 +212,11 @@ def _print_notes(
         )
     if any(one.unscored for one in rows):
         notes.append(_failures(rows))
-    above = sorted(
-        {
-            one.variant.partition(":")[2]
-            for one in rows
-            if one.variant.startswith((BASELINES, CONTROLS))
-            and not one.variant.endswith(ASKS_IN_FULL)
-            and _above_chance(one)
-        }
-    )
+    above = sorted({one.variant.partition(":")[2] for one in rows if _above_chance(one)})
     if above:
         notes.append(
             f"Above chance without what a sound answer needs: {', '.join(above)}. Part of the score can be had without "
-            "looking at the image, or at this one."
+            "looking at the image, or at this one (tested against chance, Holm over all controls and baselines)."
         )
     if any(one.small for one in rows):
         notes.append("Grey: too few patients were tested; such cells are not ranked.")

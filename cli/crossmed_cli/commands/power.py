@@ -163,13 +163,14 @@ def cell_power(benchmark: Benchmark, cell: MAT, limit: int | None, assumed: Assu
     keys = benchmark.keys
     ids = random_order(key for key in keys.values() if key.mat == cell and key.part == "test")[:limit]
     sizes = Counter(person(keys[one].dataset, keys[one].patient) for one in ids)
-    answers = benchmark.questions[cell].kind
+    # A segmentation cell with candidate regions is asked of most models as a choice among four.
+    answers = benchmark.answered_by(cell, {"option"}) or benchmark.questions[cell].kind
     row = CellPower(str(cell), answers, len(ids), len(sizes), too_small(len(sizes), len(ids)))
     if answers == "mask" or not ids:
         return row
     inflated = design_effect(list(sizes.values()), assumed.icc)
     effective = len(ids) / inflated
-    chance = sum(1 / len(item.options) for item in benchmark.items(ids)) / len(ids)
+    chance = sum(1 / len(item.options) for item in benchmark.items(ids, {"option"})) / len(ids)
     about = {"discordant": assumed.discordant, "seeds": assumed.seeds, "seed_sd": assumed.seed_sd}
     about |= {"alpha": assumed.alpha, "power": assumed.power}
     needed = {f"{gap:.2f}": items_for_gap(gap, **about) for gap in GAPS}  # type: ignore[arg-type]

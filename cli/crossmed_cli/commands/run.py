@@ -29,6 +29,7 @@ from crossmed_core.recipe import (
     DEFAULT_DATASET,
     DEFAULT_SPLITS,
     DEFAULT_TRAIN_SIZE,
+    NEAR_DUPLICATES,
     Block,
     Study,
     check_controls,
@@ -118,6 +119,12 @@ DEMO = "demo"
 )
 @option("--seen", type=click.IntRange(min=1), help="Ask this many test items of the training cells too.")
 @option("--baselines/--no-baselines", default=None, help="Majority and question-only beside the result. [default: on]")
+@option(
+    "--near-duplicates",
+    type=click.Choice(NEAR_DUPLICATES),
+    help="Test images that look like edited copies of training images: fail, or list them in split.json. [default: "
+    "refuse]",
+)
 @option("--recipe", help="A shipped recipe or a TOML file; --model replaces its models. [default: demo]")
 @option("--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder. [default: runs/NAME]")
 @option(
@@ -243,6 +250,8 @@ def _asked(study: Study, flags: Mapping[str, Any]) -> Study:
         changes["option_orders"] = flags["option_orders"]
     if flags["seen"]:
         changes["seen"] = flags["seen"]
+    if flags["near_duplicates"]:
+        changes["near_duplicates"] = flags["near_duplicates"]
     if flags["baselines"] is not None:
         changes["baselines"] = flags["baselines"]
     return replace(study, **changes)
