@@ -92,6 +92,8 @@ class Row:
         mde: The smallest difference that such a comparison finds with 80 % power at 5 %.
         small: Whether too few patients were compared to rank it; then p is not adjusted.
         interval: How the interval was made.
+        train_a: Training items of A's trials; another number than B's is a difference of its own.
+        train_b: Those of B.
     """
 
     metric: str
@@ -118,6 +120,8 @@ class Row:
     mde: float | None = None
     small: bool = False
     interval: str = ""
+    train_a: int = 0
+    train_b: int = 0
 
 
 def match(first: Iterable[Answers], second: Iterable[Answers]) -> tuple[list[Matched], LeftOut]:
@@ -239,6 +243,8 @@ def _row(one: Matched, name: str, record: MetricRecord, metric: Metric) -> Row |
         mde=result.mde,
         small=result.small,
         interval=result.interval,
+        train_a=one.first[0].train,
+        train_b=one.second[0].train,
     )
     if not getattr(metric, "proportion", False):
         return row

@@ -252,3 +252,11 @@ def test_factors_of_runs(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "majority · accuracy · 24 trials · 2 targets" in out and "Cannot be told: modality x anatomy" in out
     _, err = out_of(capsys, ["factors", "r", "--metric", "ciou"], 2)
     assert "Metric 'ciou' scores mask items" in err
+
+
+def test_other_training_sizes_are_said(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, size in (("a", "64"), ("b", "32")):
+        what = ["--model", "majority", "--target", TARGET, "--split", "related", "--train-size", size, "--out", name]
+        out_of(capsys, [*BASE, *what])
+    out, _ = out_of(capsys, ["compare", "a", "b"])
+    assert "different numbers of items (64 and 32)" in out

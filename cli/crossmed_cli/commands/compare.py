@@ -182,6 +182,10 @@ def _print(first: Path, second: Path, matched: Sequence[Matched], rows: Sequence
     if any(len(row.seeds) > 1 for row in rows):
         notes.append("Several training seeds: the interval covers test items and training runs; p: its t-test.")
     notes.append("Holm, BH: p adjusted over the rows of a metric.")
+    unequal = sorted({(row.train_a, row.train_b) for row in rows if row.train_a != row.train_b})
+    if unequal:
+        sizes = ", ".join(f"{a} and {b}" for a, b in unequal)
+        notes.append(f"A and B were trained on different numbers of items ({sizes}): that may be the difference.")
     if any(row.ignores_patients for row in rows):
         notes.append("McNemar *: ignores patients, of whom some have several items; p is the one to read.")
     if any(row.small for row in rows):
