@@ -5,10 +5,9 @@ The only module that sees everything.
 
 from __future__ import annotations
 
-import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,19 +15,15 @@ from typing import Any
 
 from crossmed_core.benchmark import Benchmark
 from crossmed_core.catalog import Catalog, ResolvedModel
-from crossmed_core.contracts import FitContext, Model, SavesWeights
+from crossmed_core.contracts import FitContext, Model
 from crossmed_core.controls import controlled, why_not
 from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.fitting import fit, warner
 from crossmed_core.leaks import SignatureCache, prove_images
 from crossmed_core.predicting import Emit, answered, orders_kept, predict
 from crossmed_core.runlog import (
-    append_rows,
-    drop_torn_line,
     locked,
     read_json,
-    read_rows,
-    replace_folder,
-    rewrite_rows,
     write_bytes,
     write_json,
     writing,
@@ -151,9 +146,7 @@ def _known_options(catalog: Catalog, spec: TrialSpec) -> dict[str, Any]:
 
 
 def _is_complete(spec: TrialSpec, folder: Path, state: Mapping[str, Any]) -> bool:
-    return is_complete(
-        folder, spec.variants, state.get("passed_over"), orders=spec.option_orders, seen=spec.seen
-    )  # fmt: skip
+    return is_complete(folder, spec.variants, state.get("passed_over"), orders=spec.option_orders, seen=spec.seen)
 
 
 def untrainable(resolved: ResolvedModel, split: Split) -> str:
@@ -284,7 +277,7 @@ def _run(
         emit("load", 0, 1)
         model = catalog.load_model(resolved, device=spec.device)
         if trains:
-            _fit(model, train, val, spec, resolved, folder, emit)
+            fit(model, train, val, folder, emit, seed=spec.seed, device=spec.device, settings=resolved.settings)
         return model
 
     def ask(path: Path, items: Sequence[Item], **how: Any) -> None:
@@ -432,71 +425,7 @@ def _run_baseline(
         return ""
     path.parent.mkdir(exist_ok=True)
     model = catalog.load_model(resolved, device="cpu")
-    warn = _warner(folder, emit)
+    warn = warner(folder, emit)
     model.fit(train, val, FitContext(spec.seed, "cpu", resolved.settings, warn=warn))
     predict(model, test, path, lambda *phase, **values: None, seed=spec.seed, orders=spec.option_orders)
     return ""
-
-
-def _warner(folder: Path, emit: Emit) -> Callable[[str], None]:
-    def warn(message: str) -> None:
-        append_rows(folder / "train.jsonl", [{"warning": message}])
-        emit("warning", 0, 0, message=message)
-
-    return warn
-
-
-def _fit(
-    model: Model,
-    train: Sequence[Item],
-    val: Sequence[Item],
-    spec: TrialSpec,
-    resolved: ResolvedModel,
-    folder: Path,
-    emit: Emit,
-) -> None:
-    weights, checkpoint, log_path = folder / "model", folder / "checkpoint", folder / "train.jsonl"
-    if weights.exists() and isinstance(model, SavesWeights):
-        try:
-            model.restore(weights)
-        except Exception as error:
-            raise CrossmedError(
-                f"The weights in {weights} cannot be read ({type(error).__name__}: {error}).",
-                hint="Delete that folder and run the same command again to train anew.",
-            ) from error
-        shutil.rmtree(checkpoint, ignore_errors=True)  # left if the run was killed between saving and this
-        return
-    drop_torn_line(log_path)
-
-    fresh = True
-
-    def log(step: int, total: int, **values: float) -> None:
-        nonlocal fresh
-        if fresh:  # a killed run goes on from its last checkpoint: what was logged after it happens again
-            _forget_steps(log_path, step)
-            fresh = False
-        if values:
-            append_rows(log_path, [{"step": step, "total": total, **values}])
-        emit("fit", step, total, **values)
-
-    with writing(checkpoint):
-        checkpoint.mkdir(exist_ok=True)
-    context = FitContext(spec.seed, spec.device, resolved.settings, checkpoint, log, _warner(folder, emit))
-    model.fit(train, val, context)
-    if isinstance(model, SavesWeights):
-        partial = folder / "model.partial"
-        with writing(partial):
-            if partial.exists():
-                shutil.rmtree(partial)
-            partial.mkdir()
-            model.save(partial)
-        replace_folder(partial, weights)
-    with writing(checkpoint):
-        shutil.rmtree(checkpoint)
-
-
-def _forget_steps(path: Path, first: int) -> None:
-    rows = read_rows(path)
-    kept = [row for row in rows if row.get("step", 0) < first]
-    if len(kept) < len(rows):
-        rewrite_rows(path, kept)
