@@ -13,21 +13,6 @@ ALPHA = 0.05
 POWER = 0.8
 
 
-def mde_from_se(error: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
-    """Return the smallest difference that a two-sided z-test of this standard error finds with this power.
-
-    (z(1 - alpha / 2) + z(power)) x standard error, e.g. 2.8 standard errors at 5 % and 80 %.
-    """
-    return _reach(alpha, power) * error
-
-
-def _reach(alpha: float, power: float) -> float:
-    from statistics import NormalDist
-
-    normal = NormalDist()
-    return normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)
-
-
 def design_effect(sizes: Sequence[int], icc: float) -> float:
     """Return by how much items of the same patient inflate the variance of a mean (Kish 1965, unequal clusters).
 

@@ -7,14 +7,15 @@ from math import comb, sqrt
 import numpy as np
 import pytest
 
-from crossmed_core.power import design_effect, items_for_gap, least_accuracy, least_gap, mde_from_se
+from crossmed_core.power import design_effect, items_for_gap, least_accuracy, least_gap
 from crossmed_core.statistics import Spread
 
 
-def test_mde_is_the_textbook_factor() -> None:
-    assert mde_from_se(0.01) == pytest.approx((1.959964 + 0.841621) * 0.01)
+def test_detectable_is_the_textbook_factor_where_patients_are_many() -> None:
+    many = Spread(0.0, 0.01**2, 0.0, 1, 1_000_000)
+    assert many.detectable() == pytest.approx((1.959964 + 0.841621) * 0.01, rel=1e-4)
     rng = np.random.default_rng(0)
-    found = np.abs(rng.normal(mde_from_se(1.0), 1.0, 40_000)) > 1.959964
+    found = np.abs(rng.normal(many.detectable(), 0.01, 40_000)) > 1.959964 * 0.01
     assert found.mean() == pytest.approx(0.8, abs=0.01)
 
 
