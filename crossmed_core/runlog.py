@@ -127,7 +127,11 @@ def read_json(path: Path, needs: Iterable[str] = ()) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not valid JSON ({error})"
-        raise CrossmedError(f"Cannot read {path}: {reason}.", exit_code=ExitCode.RUN_FOLDER) from error
+        raise CrossmedError(
+            f"Cannot read {path}: {reason}.",
+            hint="If a run wrote it, delete the file and run the same command again to make it anew.",
+            exit_code=ExitCode.RUN_FOLDER,
+        ) from error
     if not isinstance(content, dict):
         raise CrossmedError(f"Cannot read {path}: it holds no JSON object.", exit_code=ExitCode.RUN_FOLDER)
     _require(content, needs, str(path))

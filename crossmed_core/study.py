@@ -117,6 +117,9 @@ def _check_split_options(study: Study, catalog: Catalog) -> None:
     for name in study.split_options:
         if name not in known:
             raise CrossmedError(f"None of these splits has an option {name!r}.", hint=suggest(name, known))
+    for split in {split for block in study.blocks for split in block.splits}:
+        mine = catalog.split_options(split)
+        catalog.splitter(split, {name: value for name, value in study.split_options.items() if name in mine})
 
 
 def _matched(

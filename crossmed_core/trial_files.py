@@ -133,6 +133,8 @@ def is_complete(
             if not card_of_seen.exists() or read_json(card_of_seen, ["asked", "n"])["asked"] != seen:
                 return False
             asked = {row["id"] for row in read_rows(folder / SEEN / "items.jsonl", ["id"])}
+            if len(asked) != read_json(card_of_seen)["n"]:
+                return False
         if not asked or not asked <= answered(variant.path(folder)):
             return False
     return True

@@ -126,6 +126,9 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["run", "--model", "chance", "--fraction", "0.1,2"], 2, "--fraction: '2' is not a share above 0 and at most 1"),
     (["run", "--model", "chance", "--control", "blank"], 2, "There is no control 'blank'. Did you mean 'blank-image'?"),
     (["run", "--model", "chance", "--epochs", "2", "--steps", "5"], 2, "give one of them"),
+    (["run", "--model", "chance", "--epochs", "nan"], 2, "nan is not a finite number"),
+    (["power", "--icc", "inf"], 2, "inf"),
+    (["run", "--model", "chance", "--split-option", "containment=x"], 2, "containment must be true or false"),
     (["run", "--model", "chance", "--split-option", "containmnt=false"], 2, "Did you mean 'containment'?"),
     (["run", "--model", "chance", "--split", "held-out"], 2, "held-out"),
     (["run", "--model", "chance", "--split", "related:ct/brain/finding"], 2, "related"),
@@ -217,6 +220,15 @@ def test_damaged_files_of_a_run_are_one_line(content: str, in_tmp: Path, capsys:
         if path.endswith(".json"):
             assert codes == [4, 4] and path in err, (path, err)
         file.write_text(whole)
+
+
+def test_splits_to_compare_may_have_arguments() -> None:
+    from crossmed_cli.options import compared
+
+    splits = ["related", "held-out:ct/brain/finding", "held-out:t2/knee/finding"]
+    assert compared(["related:held-out:ct/brain/finding"], splits) == [("related", "held-out:ct/brain/finding")]
+    assert compared([f"{splits[1]}:{splits[2]}"], splits) == [(splits[1], splits[2])]
+    assert compared(["held-out:related"], splits) == [("held-out", "related")]
 
 
 def test_an_empty_condition_fails_alone(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:

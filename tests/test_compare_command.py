@@ -260,3 +260,12 @@ def test_other_training_sizes_are_said(in_tmp: Path, capsys: pytest.CaptureFixtu
         out_of(capsys, [*BASE, *what])
     out, _ = out_of(capsys, ["compare", "a", "b"])
     assert "different numbers of items (64 and 32)" in out
+
+
+def test_conditions_that_train_on_the_same_items_are_one_observation(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = "zero-overlap,sharing:none,related,in-domain,sharing:task"
+    out_of(capsys, [*BASE, "--model", "majority", "--target", TARGET, "--split", splits, "--out", "r"])
+    out, err = out_of(capsys, ["factors", "r"])
+    assert "4 trials" in out and "1 trials that repeat another one's training items" in err

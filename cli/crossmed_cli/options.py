@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import tomllib
 from collections.abc import Callable, Sequence
@@ -26,6 +27,21 @@ def option(flag: str, *names: str, **settings: Any) -> Callable[[Function], Func
     if flag not in _READ_ELSEWHERE:
         settings.setdefault("envvar", "CROSSMED_" + flag.lstrip("-").partition("/")[0].replace("-", "_").upper())
     return click.option(flag, *names, **settings)
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers that NaN and infinity are not in; click's own lets them pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a number.
+
+        Raises:
+            click.BadParameter: If it is none, not finite, or out of range.
+        """
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def plugin_options(function: Function) -> Function:
@@ -100,17 +116,21 @@ def compared(values: Sequence[str], splits: Sequence[str]) -> list[tuple[str, st
 
     Args:
         values: As typed.
-        splits: The splits there are; one with an argument is named without it.
+        splits: The splits there are; one with an argument may be named without it.
 
     Raises:
         CrossmedError: For another form, or a split that is not there.
     """
     found = []
-    splits = [split.partition(":")[0] for split in splits]
+    splits = [*splits, *(split.partition(":")[0] for split in splits)]
     for text in many(values):
-        first, colon, second = text.partition(":")
-        if not colon:
+        if ":" not in text:
             raise CrossmedError(f"--compare {text!r}: write FIRST:SECOND, e.g. related:zero-overlap.")
+        # A split with an argument holds a colon itself: the one between two known splits is meant, else the first.
+        places = [place for place, sign in enumerate(text) if sign == ":"]
+        between = [place for place in places if text[:place] in splits and text[place + 1 :] in splits]
+        place = (between or places)[0]
+        first, second = text[:place], text[place + 1 :]
         for name in (first, second):
             if name not in splits:
                 raise unknown("split to compare", name, splits)

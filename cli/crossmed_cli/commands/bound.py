@@ -10,7 +10,7 @@ import click
 from rich.text import Text
 
 from crossmed_cli.console import out, print_json, print_table
-from crossmed_cli.options import json_option, option
+from crossmed_cli.options import FiniteRange, json_option, option
 from crossmed_cli.tables import number
 from crossmed_core.bound import DELTA, BoundCheck, check_bounds, share_held
 from crossmed_core.errors import CrossmedError, ExitCode
@@ -31,7 +31,7 @@ ASSUMPTION = (
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @option(
     "--delta",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=DELTA,
     show_default=True,
     help="The chance that the risk on the seen cells lies above the bound, at most.",

@@ -30,10 +30,11 @@ OVERLAP = "factor_overlap"
 
 
 class _Trial(NamedTuple):
-    """A trained trial: its answers, and the share of its training items that share each factor with the target."""
+    """A trained trial: its answers, the shares of its training items that share a factor with the target, their ids."""
 
     answers: Answers
     shares: dict[str, float]
+    trained: str
 
 
 @click.command("factors")
@@ -88,7 +89,8 @@ def _trained(folder: Path) -> list[_Trial]:
         if state["status"] != "finished":
             _warn(f"{folder}: trial {name} is {state['status']} and is left out")
             continue
-        shares = read_json(place / "split.json").get(OVERLAP)
+        card = read_json(place / "split.json", ["train"])
+        shares = card.get(OVERLAP)
         if shares is None:
             raise CrossmedError(
                 f"{place / 'split.json'} does not say which factors were shared; an older version wrote it.",
@@ -96,7 +98,7 @@ def _trained(folder: Path) -> list[_Trial]:
                 exit_code=ExitCode.RUN_FOLDER,
             )
         if all(share is not None for share in shares.values()):
-            found.append(_Trial(answers[0], shares))
+            found.append(_Trial(answers[0], shares, "\n".join(sorted(card["train"]))))
     return found
 
 
@@ -106,7 +108,13 @@ def _whole(trials: Sequence[_Trial]) -> list[_Trial]:
     kept = [one for one in trials if one.answers.fraction == largest]
     if len(kept) < len(trials):
         _warn(f"{len(trials) - len(kept)} trials on less than {largest:g} of the training size are left out")
-    return kept
+    # Two conditions that train on the same items are one observation, however they are called.
+    distinct = {(one.answers.model, one.answers.target, one.answers.seed, one.trained): one for one in reversed(kept)}
+    if len(distinct) < len(kept):
+        _warn(
+            f"{len(kept) - len(distinct)} trials that repeat another one's training items, target and seed are left out"
+        )
+    return list(reversed(distinct.values()))
 
 
 def _metric(catalog: Catalog, trials: Iterable[_Trial]) -> str:
@@ -137,7 +145,7 @@ def _observations(catalog: Catalog, trials: Sequence[_Trial], name: str) -> dict
     record, metric = catalog.metric(name)
     by_model: dict[str, list[Observation]] = {}
     other = unscored = 0
-    for answers, shares in trials:
+    for answers, shares, _ in trials:
         if record.answers not in kinds_of(answers):
             other += 1
             continue

@@ -13,7 +13,7 @@ import click
 from rich.text import Text
 
 from crossmed_cli.console import out, print_json, print_table
-from crossmed_cli.options import catalog_options, json_option, many, option, pairs
+from crossmed_cli.options import FiniteRange, catalog_options, json_option, many, option, pairs
 from crossmed_cli.tables import number
 from crossmed_core.benchmark import EITHER, Benchmark
 from crossmed_core.catalog import Catalog
@@ -25,8 +25,8 @@ COLUMNS = (
     *("items for .05", "items for .10"),
 )
 GAPS = (0.05, 0.10)
-_SHARE = click.FloatRange(0, 1)
-_OPEN = click.FloatRange(0, 1, min_open=True, max_open=True)
+_SHARE = FiniteRange(0, 1)
+_OPEN = FiniteRange(0, 1, min_open=True, max_open=True)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Assumptions:
 @option("--icc", type=_SHARE, default=0.1, show_default=True, help="Correlation of two items of one patient.")
 @option(
     "--discordant",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     default=0.3,
     show_default=True,
     help="Share of items that only one of two conditions has right.",

@@ -15,7 +15,7 @@ import click
 
 from crossmed_cli import score_tables, tables
 from crossmed_cli.console import err, print_json
-from crossmed_cli.options import catalog_options, compared, cores, json_option, many, option, pairs
+from crossmed_cli.options import FiniteRange, catalog_options, compared, cores, json_option, many, option, pairs
 from crossmed_cli.progress import RunView
 from crossmed_core import __version__
 from crossmed_core.benchmark import Benchmark
@@ -98,7 +98,7 @@ DEMO = "demo"
     metavar="SHARE",
     help="Share of that size, e.g. 0.01,0.05,0.1,0.5,1; smaller ones are nested in larger ones. [default: 1]",
 )
-@option("--epochs", type=click.FloatRange(min=0, min_open=True), help="Passes over the training items.")
+@option("--epochs", type=FiniteRange(min=0, min_open=True), help="Passes over the training items.")
 @option("--steps", type=click.IntRange(min=1), help="Optimizer steps; short for --set steps=N.")
 @option("--seed", type=int, multiple=True, help="Seed of draw, weights and order. Repeatable. [default: 0]")
 @option("--seeds", type=click.IntRange(min=1), help="Use seeds 0 .. N-1.")
@@ -379,7 +379,10 @@ def _run(
             status = "finished" if all(one.status == "finished" for one in results) else "failed"
         finally:
             close_run(folder, run, status)
-        answers, _ = read_answers(folder)
+        answers, states = read_answers(folder)
+        for state in states:
+            for variant, reason in state.get("failed_beside", {}).items():
+                _warn(f"trial {state['id']}: {variant} has no score: {reason}")
         scores, gaps = score_run(answers, catalog, study.compare, warn=_warn)
         write_scores(folder, scores, gaps)
         catalog.plugins.observe("crossmed_run_finished", _warn, run=run, scores=scores)

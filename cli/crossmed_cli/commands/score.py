@@ -60,6 +60,8 @@ def command(
     answers, states = read_answers(folder)
     scores, gaps = score_run(answers, catalog, pairs, names, warn=_warn)
     for state in states:
+        for variant, reason in state.get("failed_beside", {}).items():
+            _warn(f"trial {state['id']}: {variant} has no score: {reason}")
         if state["status"] != "finished":
             seen = f"{state['answered']} items answered so far" if state.get("answered") else "nothing answered"
             _warn(f"trial {state['id']} is {state['status']}: {seen}")
