@@ -8,7 +8,7 @@ from math import isfinite
 from operator import index
 from typing import get_args
 
-from crossmed_core.contracts import Model
+from crossmed_core.contracts import AnswersOrders, Model
 from crossmed_core.errors import UnreadableImageError
 from crossmed_core.images import decode_mask, read_mask
 from crossmed_core.seeding import digest
@@ -56,6 +56,28 @@ def answer_block(model: Model, block: Sequence[Item]) -> dict[str, Prediction]:
     return {item.id: checked(item, answers.get(item.id)) for item in block}
 
 
+def answer_orders(model: AnswersOrders, groups: Sequence[Sequence[Item]]) -> list[list[Prediction]] | None:
+    """Answer items in several orders of their options at once.
+
+    Args:
+        model: Can be asked so.
+        groups: Each is one item with its options in several orders.
+
+    Returns:
+        Per group one sound prediction per order; None if the model failed, and is to be asked order by order.
+    """
+    try:
+        answers = [list(found) for found in model.predict_orders(groups)]
+    except (Exception, SystemExit):
+        return None
+    if [len(found) for found in answers] != [len(group) for group in groups]:
+        return None
+    return [
+        [checked(item, one) for item, one in zip(group, found, strict=True)]
+        for group, found in zip(groups, answers, strict=True)
+    ]
+
+
 def _by_item(model: Model, items: Sequence[Item]) -> dict[str, Prediction]:
     wanted = {item.id for item in items}
     answers: dict[str, Prediction] = {}
@@ -79,7 +101,8 @@ def checked(item: Item, prediction: Prediction | None) -> Prediction:
         kind = _option(item, prediction) if item.kind == "option" else _mask(item, prediction)
     except (TypeError, ValueError, UnreadableImageError) as error:
         return Prediction(item.id, raw=raw, error=str(error))
-    return replace(kind, raw=raw, guess=bool(prediction.guess))
+    mass = None if prediction.letter_mass is None else float(prediction.letter_mass)
+    return replace(kind, raw=raw, guess=bool(prediction.guess), letter_mass=mass)
 
 
 def _option(item: Item, prediction: Prediction) -> Prediction:

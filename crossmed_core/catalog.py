@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from crossmed_core.contracts import (
     ConfigurableSplitter,
     Dataset,
+    Forecast,
     Metric,
     Model,
     ModelFamily,
@@ -78,11 +79,13 @@ class Catalog:
         entry = self.registry.models.get(name)
         if entry is not None:
             claim = self.plugins.get("model", entry.family)
-            values, train = dict(entry.options), dict(entry.train)
-            spec = ModelSpec(name, entry.family, {}, entry.hub, entry.revision, entry.licence)
+            values, train = dict(entry.options), {**dict(claim.record.train), **entry.train}
+            spec = ModelSpec(
+                name, entry.family, {}, entry.hub, entry.revision, entry.licence, entry.parameters_m, entry.gated
+            )
         else:
             claim, values = self._family(name)
-            train = {}
+            train = dict(claim.record.train)
             spec = ModelSpec(name, claim.record.name)
         known_train = {field.name for field in fields(TrainSettings)}
         known_options = {option for option, _ in claim.record.options}
@@ -95,7 +98,8 @@ class Catalog:
                 raise CrossmedError(
                     f"Model {name!r} has no option {key!r}.", hint=suggest(key, known_train | known_options)
                 )
-        return ResolvedModel(replace(spec, options=values), claim.record, claim, train_settings(name, train), entry)
+        record = claim.record.configured(values)
+        return ResolvedModel(replace(spec, options=values), record, claim, train_settings(name, train), entry)
 
     def _family(self, name: str) -> tuple[Claim, dict[str, Any]]:
         claims = self.plugins.records("model")
@@ -116,6 +120,21 @@ class Catalog:
         """Import the family and build the model."""
         family: ModelFamily = resolved.record.load()()
         return family.load(resolved.spec, device=device)
+
+    def forecast(self, resolved: ResolvedModel, *, device: str, trains: bool) -> Forecast | None:
+        """Say what is known of a model before it is loaded; None if its family says nothing.
+
+        Args:
+            resolved: The model.
+            device: "cpu" or "cuda".
+            trains: Whether it will be trained.
+        """
+        path = resolved.record.forecast
+        if not path or resolved.record.missing():
+            return None
+        function = replace(resolved.record, target=path).load()
+        found: Forecast = function(resolved.spec, resolved.settings if trains else None, device)
+        return found
 
     # -- datasets ----------------------------------------------------------------------------------
 

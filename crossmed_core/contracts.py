@@ -6,7 +6,7 @@ download (`write_fixture`), and a model family can build a random miniature (`ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -140,6 +140,7 @@ class TrainSettings:
         max_shift: Largest shift in pixels on either axis.
         eval_every: Steps between looks at the validation loss; 0 = only at the end.
         patience: Stop after this many looks without improvement and keep the best weights; 0 = never stop early.
+        warmup: Share of the steps, 0 to 1, in which the learning rate rises to its peak.
         checkpoint_seconds: Least seconds between checkpoints.
         clip_norm: Gradients are clipped to this norm.
     """
@@ -154,6 +155,7 @@ class TrainSettings:
     max_shift: int = 2
     eval_every: int = 0
     patience: int = 0
+    warmup: float = 0.3
     checkpoint_seconds: float = 60.0
     clip_norm: float = 1.0
 
@@ -199,6 +201,60 @@ class SavesWeights(Protocol):
 
     def restore(self, folder: Path) -> None:
         """Become the model that `save` wrote."""
+
+
+@runtime_checkable
+class AnswersOrders(Protocol):
+    """A model that is faster when it is asked an item in all orders of its options at once: they share a beginning."""
+
+    def predict_orders(self, groups: Sequence[Sequence[Item]]) -> Iterator[Sequence[Prediction]]:
+        """Yield, for each group, one prediction per item of it, as `predict` would give.
+
+        Args:
+            groups: Each is one item with its options in several orders, all under the same id.
+        """
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """A model that may have something to say while it answers, in one line; the runner sets where to."""
+
+    warn: Callable[[str], None]
+
+
+@runtime_checkable
+class DescribesItself(Protocol):
+    """A model that knows what it runs on and how, for the record of the trial."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return commit of the weights, dtype, prompt and whatever else changes a number, as JSON values."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What can be said of a model before it is loaded.
+
+    Attributes:
+        weights: Where they are or come from.
+        parameters_m: Parameters in millions; None if unknown.
+        dtype: "bfloat16", "float32" ...
+        predict_gib: Memory for answering, in GiB; None if unknown.
+        train_gib: Memory for training with these settings, in GiB; None if unknown or untrained.
+        answer_ms: Rough milliseconds per answer; None if unknown.
+        train_ms: Rough milliseconds per training item and pass; None if unknown or untrained.
+        notes: What a reader should know, one line each.
+        problem: Why it cannot be loaded; "" if nothing is known against it.
+    """
+
+    weights: str
+    parameters_m: float | None = None
+    dtype: str = ""
+    predict_gib: float | None = None
+    train_gib: float | None = None
+    answer_ms: float | None = None
+    train_ms: float | None = None
+    notes: tuple[str, ...] = ()
+    problem: str = ""
 
 
 @runtime_checkable

@@ -73,6 +73,9 @@ def combined(item: Item, answers: Mapping[int, Prediction], *, seed: int) -> Pre
     answer = choose(item, totals, seed=seed)
     if all(one.guess for one in sound.values()):
         answer = replace(answer, guess=True)
+    masses = [one.letter_mass for one in sound.values() if one.letter_mass is not None]
+    if masses:
+        answer = replace(answer, letter_mass=sum(masses) / len(masses))
     return answer if probabilities else replace(answer, option_scores=None)
 
 

@@ -6,15 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from crossmed_core.answers import answer_block
-from crossmed_core.contracts import Model
+from crossmed_core.answers import answer_block, answer_orders
+from crossmed_core.contracts import AnswersOrders, Model
 from crossmed_core.controls import Asked
 from crossmed_core.orders import asked_orders, combined, rotated, row
 from crossmed_core.runlog import append_rows, drop_torn_line, prediction_to_json, read_rows, rewrite_rows, writing
 from crossmed_core.types import Item, Prediction
 
 BLOCK = 64
-"""Test items per call of `predict`. A block is predicted whole, so bytes do not depend on where a run was killed."""
+"""Test items per call of `predict`, unless the model says how many it wants (an attribute `block`).
+
+A block is predicted whole, so bytes do not depend on where a run was killed.
+"""
 
 
 class Emit(Protocol):
@@ -62,12 +65,13 @@ def predict(
         _forget_others(singles, done)
     emit("predict", len(done), len(items))
     finished = 0
-    for start in range(0, len(items), BLOCK):
-        block = items[start : start + BLOCK]
+    size = int(getattr(model, "block", BLOCK))
+    for start in range(0, len(items), size):
+        block = items[start : start + size]
         finished += len(block)
         missing = [item for item in block if item.id not in done]
         if missing:
-            questions = list(asked[start : start + BLOCK]) if asked is not None else list(block)
+            questions = list(asked[start : start + size]) if asked is not None else list(block)
             answers = _ask(model, block, questions, orders, singles, {item.id for item in missing}, seed)
             append_rows(path, [prediction_to_json(answers[item.id]) for item in missing])
         emit("predict", finished, len(items))
@@ -90,17 +94,13 @@ def _ask(
     }
     if orders == 1:
         return {**refused, **(answer_block(model, sound) if sound else {})}
-    by_order: dict[str, dict[int, Prediction]] = {}
-    rows = []
-    for order in range(orders):
-        turned = {item.id: item for item in sound if order in asked_orders(item, orders)}
-        if not turned:
-            continue
-        found = answer_block(model, [rotated(item, order) for item in turned.values()])
-        for item_id, item in turned.items():
-            by_order.setdefault(item_id, {})[order] = found[item_id]
-            if item.options and item_id in missing:
-                rows.append(row(item, order, found[item_id]))
+    by_order = _in_orders(model, sound, orders)
+    rows = [
+        row(item, order, by_order[item.id][order])
+        for order in range(orders)
+        for item in sound
+        if item.options and item.id in missing and order in by_order[item.id]
+    ]
     if singles is not None:
         append_rows(singles, rows)
     return {
@@ -110,6 +110,26 @@ def _ask(
             for item in sound
         },
     }
+
+
+def _in_orders(model: Model, items: Sequence[Item], orders: int) -> dict[str, dict[int, Prediction]]:
+    """Ask items in every cyclic order: item id -> order -> answer."""
+    wanted = {item.id: asked_orders(item, orders) for item in items}
+    if isinstance(model, AnswersOrders) and items:
+        groups = [[rotated(item, order) for order in wanted[item.id]] for item in items]
+        if (together := answer_orders(model, groups)) is not None:
+            return {
+                item.id: dict(zip(wanted[item.id], found, strict=True))
+                for item, found in zip(items, together, strict=True)
+            }
+    answers: dict[str, dict[int, Prediction]] = {item.id: {} for item in items}
+    for order in range(orders):
+        turned = [item for item in items if order in wanted[item.id]]
+        if turned:
+            found = answer_block(model, [rotated(item, order) for item in turned])
+            for item in turned:
+                answers[item.id][order] = found[item.id]
+    return answers
 
 
 def orders_kept(path: Path, items: Sequence[Item], orders: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -101,6 +102,11 @@ class ModelRecord(Record):
         zero_shot: Whether it can answer as it is loaded, without `fit`; always so if it does not train.
         needs_spec: True if a bare name is not enough ("timm:resnet18", or an alias of the registry).
         options: Option names that `load` understands, with one-line descriptions.
+        train: Training settings (`contracts.TrainSettings`) in which the family differs from the defaults.
+        answers_if: (option, value, answers): the kinds of answers it gives instead where the option has that value.
+        forecast: "package.module:function" that says what is known of a model before it is loaded, without importing
+            its libraries: called with a `ModelSpec`, `TrainSettings` (None if nothing is trained) and the device, it
+            returns a `contracts.Forecast`. "" = nothing is known.
     """
 
     answers: frozenset[AnswerKind] = frozenset({"option"})
@@ -111,6 +117,16 @@ class ModelRecord(Record):
     zero_shot: bool = False
     needs_spec: bool = False
     options: tuple[tuple[str, str], ...] = ()
+    train: tuple[tuple[str, Any], ...] = ()
+    answers_if: tuple[tuple[str, str, frozenset[AnswerKind]], ...] = ()
+    forecast: str = ""
+
+    def configured(self, options: Mapping[str, Any]) -> ModelRecord:
+        """Return the record as it holds with these options of the family."""
+        for name, value, answers in self.answers_if:
+            if options.get(name) == value:
+                return replace(self, answers=answers)
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

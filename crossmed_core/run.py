@@ -18,6 +18,7 @@ from crossmed_core.contracts import Metric
 from crossmed_core.devices import precision
 from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.gaps import Gap, gaps
+from crossmed_core.letter_mass import LETTER_MASS, mass_scores
 from crossmed_core.order_scores import ORDER_METRICS, order_scores
 from crossmed_core.recipe import Study
 from crossmed_core.records import MetricRecord
@@ -192,6 +193,9 @@ def session_facts(argv: Sequence[str], device_reason: str, catalog: Catalog) -> 
 
 # -- scores ----------------------------------------------------------------------------------------
 
+OWN_METRICS = (*ORDER_METRICS, LETTER_MASS)
+"""Computed from more than pairs of item and option, so no plugins."""
+
 
 def read_answers(folder: Path) -> tuple[list[Answers], list[dict[str, Any]]]:
     """Read the answers of all trials that have any, in the order of run.json, and every trial's state.
@@ -241,7 +245,7 @@ def score_run(
     primary = {name for kind in by_kind for name in catalog.metrics_for(kind, primary=True)}
     kinds = {kind for one in answers for kind in kinds_of(one)}
     for name in metrics:
-        if answers and name not in ORDER_METRICS and not any(name in by_kind[kind] for kind in kinds):
+        if answers and name not in OWN_METRICS and not any(name in by_kind[kind] for kind in kinds):
             wanted, _ = catalog.metric(name)
             raise CrossmedError(
                 f"Metric {name!r} scores {wanted.answers} items; this run has {' and '.join(kinds)} items."
@@ -277,6 +281,8 @@ def score_run(
     if not metrics or set(metrics) & set(ORDER_METRICS):
         groups = conditions(one for one in answers if one.orders).values()
         scores += [one for group in groups for one in order_scores(group) if not metrics or one.metric in metrics]
+    if not metrics or LETTER_MASS in metrics:
+        scores += [one for group in conditions(answers).values() for one in mass_scores(group)]
     order = {key: place for place, key in enumerate(conditions(answers))}
     scores = tested_against_chance(scores, lower)
     scores.sort(key=lambda one: order[Condition(one.model, one.target, one.split, one.fraction, one.variant)])
@@ -302,7 +308,7 @@ def kinds_of(answers: Answers) -> tuple[AnswerKind, ...]:
 def _metrics(catalog: Catalog, kind: AnswerKind, names: Sequence[str]) -> dict[str, Metric]:
     if not names:
         return catalog.metrics_for(kind)
-    chosen = {name: catalog.metric(name) for name in names if name not in ORDER_METRICS}
+    chosen = {name: catalog.metric(name) for name in names if name not in OWN_METRICS}
     return {name: metric for name, (record, metric) in chosen.items() if record.answers == kind}
 
 

@@ -280,6 +280,7 @@ def prediction_to_json(prediction: Prediction) -> dict[str, Any]:
         "guess": prediction.guess or None,
         "error": prediction.error,
         "failure": prediction.failure,
+        "letter_mass": prediction.letter_mass,
     }
     return {name: value for name, value in row.items() if value is not None}
 
@@ -296,6 +297,7 @@ def prediction_from_json(row: Mapping[str, Any]) -> Prediction:
         guess=row.get("guess", False),
         error=row.get("error"),
         failure=row.get("failure"),
+        letter_mass=row.get("letter_mass"),
     )
 
 

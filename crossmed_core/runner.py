@@ -15,7 +15,7 @@ from typing import Any
 
 from crossmed_core.benchmark import Benchmark
 from crossmed_core.catalog import Catalog, ResolvedModel
-from crossmed_core.contracts import FitContext, Model
+from crossmed_core.contracts import DescribesItself, FitContext, Model, Warns
 from crossmed_core.controls import controlled, why_not
 from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.fitting import fit, warner
@@ -276,8 +276,13 @@ def _run(
     def ready() -> Model:
         emit("load", 0, 1)
         model = catalog.load_model(resolved, device=spec.device)
+        if isinstance(model, Warns):
+            model.warn = warner(folder, emit)
         if trains:
             fit(model, train, val, folder, emit, seed=spec.seed, device=spec.device, settings=resolved.settings)
+        if isinstance(model, DescribesItself):
+            state["model"] = dict(model.facts())
+            write_json(folder / "trial.json", state)
         return model
 
     def ask(path: Path, items: Sequence[Item], **how: Any) -> None:

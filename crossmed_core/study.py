@@ -12,6 +12,7 @@ from pathlib import Path
 
 from crossmed_core.benchmark import Benchmark
 from crossmed_core.catalog import Catalog, ResolvedModel
+from crossmed_core.contracts import Forecast
 from crossmed_core.errors import CrossmedError, suggest
 from crossmed_core.recipe import Block, Study
 from crossmed_core.runlog import read_json, trial_folder
@@ -37,6 +38,7 @@ class PlannedTrial:
         state: "new", "started", "finished" or "failed", as found in the run folder.
         seconds: Rough seconds on one core, or None if unknown.
         remarks: What a reader must know of the comparison: conditions that train on the same cells ...
+        forecast: What is known of the model before it is loaded.
     """
 
     spec: TrialSpec
@@ -47,6 +49,7 @@ class PlannedTrial:
     state: str = "new"
     seconds: float | None = None
     remarks: tuple[str, ...] = ()
+    forecast: Forecast | None = None
 
 
 def plan(
@@ -80,6 +83,7 @@ def plan(
                         baselines=BASELINES if study.baselines else (),
                     )  # fmt: skip
                     plans = [_plan_one(replace(base, split=name), study, catalog, benchmark) for name in block.splits]
+                    plans = [(_with_forecast(one, split, catalog, resolved), split) for one, split in plans]
                     for fraction in block.fractions:
                         planned += _matched(plans, block, fraction, resolved, benchmark, folder)
     ids = [trial.spec.id for trial in planned]
@@ -105,6 +109,18 @@ def _plan_one(
     elif not split.train and resolved.record.trains and split.trains:
         problem = f"nothing to train on: {split.note or 'its cells hold no training items'}"
     return PlannedTrial(replace(spec, test_size=study.limit), {}, len(split.train), test, problem), split
+
+
+def _with_forecast(trial: PlannedTrial, split: Split | None, catalog: Catalog, resolved: ResolvedModel) -> PlannedTrial:
+    """Add what is known of the model, and what stands against loading it."""
+    trains = split is not None and split.trains and resolved.record.trains
+    try:
+        forecast = catalog.forecast(resolved, device=trial.spec.device, trains=trains)
+    except CrossmedError as error:
+        return replace(trial, problem=trial.problem or str(error))
+    if forecast is None:
+        return trial
+    return replace(trial, forecast=forecast, problem=trial.problem or forecast.problem)
 
 
 def _check_split_options(study: Study, catalog: Catalog) -> None:
@@ -162,6 +178,10 @@ def _matched(
             spec = replace(spec, options={**spec.options, "steps": steps})
         seconds = START_SECONDS + (steps * per_step * rate / 1000 if trains else 0) if rate is not None else None
         known = seconds if spec.device == "cpu" else None
+        if rate is None and trial.forecast is not None and trial.forecast.answer_ms is not None:
+            learning = steps * per_step * (trial.forecast.train_ms or 0) if trains else 0
+            answering = trial.test * spec.option_orders * trial.forecast.answer_ms
+            known = START_SECONDS + (learning + answering) / 1000
         said = tuple(remarks.get(split.rule, ())) if split is not None else ()
         yield replace(trial, spec=spec, cells=cells, state=_state(folder, spec), seconds=known, remarks=said)
 

@@ -310,6 +310,8 @@ class Prediction:
         guess: True where the model knows nothing of the options (labels never trained on) and a seeded coin decided.
         error: Why there is no answer; then `option` and `mask` are None.
         failure: The kind of failure; None where `error` is, and taken as "error" where only `error` is set.
+        letter_mass: Probability, 0 to 1, that a language model gave to the option letters before it was shared among
+            them; little of it means that the model was about to say something else.
     """
 
     item: str
@@ -320,6 +322,7 @@ class Prediction:
     guess: bool = False
     error: str | None = None
     failure: FailureKind | None = None
+    letter_mass: float | None = None
 
     @property
     def scored(self) -> bool:
@@ -402,6 +405,8 @@ class ModelSpec:
         hub: Hub id of the weights, if any.
         revision: Pinned commit of the hub id.
         licence: Licence of the weights.
+        parameters_m: Parameters in millions, if known.
+        gated: Whether the hub asks for an agreement first.
     """
 
     name: str
@@ -410,3 +415,5 @@ class ModelSpec:
     hub: str = ""
     revision: str = ""
     licence: str = ""
+    parameters_m: float | None = None
+    gated: bool = False

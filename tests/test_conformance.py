@@ -13,8 +13,10 @@ import pytest
 import crossmed_plugins.baseline.plugin
 import crossmed_plugins.brats2020.plugin
 import crossmed_plugins.chexpert.plugin
+import crossmed_plugins.clip.plugin
 import crossmed_plugins.medmat.plugin
 import crossmed_plugins.metrics.plugin
+import crossmed_plugins.mllm.plugin
 import crossmed_plugins.mosmeddata.plugin
 import crossmed_plugins.phantom.plugin
 import crossmed_plugins.siim_acr.plugin
@@ -35,8 +37,10 @@ from crossmed_plugins.phantom.dataset import Phantom
     crossmed_plugins.baseline.plugin,
     crossmed_plugins.brats2020.plugin,
     crossmed_plugins.chexpert.plugin,
+    crossmed_plugins.clip.plugin,
     crossmed_plugins.medmat.plugin,
     crossmed_plugins.metrics.plugin,
+    crossmed_plugins.mllm.plugin,
     crossmed_plugins.mosmeddata.plugin,
     crossmed_plugins.phantom.plugin,
     crossmed_plugins.siim_acr.plugin,

@@ -117,7 +117,7 @@ def test_names_in_documents_exist() -> None:
     known = {*catalog.registry.models, *catalog.plugins.records("model"), "example-cnn"}
     for name in re.findall(r"--model[ =]([\w:./,-]+)", readme):
         for one in name.split(","):
-            assert one in known or one.partition(":")[0] in known or one in ("qwen2vl", "my-net", "NAME"), one
+            assert one in known or one.partition(":")[0] in known or one in ("my-net", "NAME"), one
     for name in re.findall(r"--split[ =]([\w,-]+)", readme):
         for one in name.split(","):
             assert one in catalog.plugins.records("split") or one in ("NAME", "same-task"), one

@@ -202,9 +202,9 @@ def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
 
 
 def val_loss(model, items: list[Item]) -> float:
-    from crossmed_core.training.loop import _held_out, _mean_loss
+    from crossmed_core.training.loop import _mean_loss
 
-    batches = _held_out(items, model, 8, FitContext())
+    batches = model.held_out_batches(items, FitContext(settings=TrainSettings(batch_size=8)))
     return _mean_loss(model, model.module, batches, torch.device("cpu"))
 
 

@@ -11,7 +11,9 @@ from crossmed_cli.console import out, print_table
 from crossmed_cli.tables import interval, number
 from crossmed_core.catalog import Catalog
 from crossmed_core.gaps import Gap
+from crossmed_core.letter_mass import LETTER_MASS, LOW
 from crossmed_core.order_scores import FLIP_RATE, LETTER_BIAS, ORDER_METRICS
+from crossmed_core.run import OWN_METRICS
 from crossmed_core.runner import TrialResult
 from crossmed_core.types import Score
 
@@ -44,7 +46,7 @@ def print_scores(
     """
     records = catalog.plugins.records("metric")
     shown = set(metrics) or {name for name, claim in records.items() if claim.record.primary}
-    rows = [one for one in scores if one.metric in shown and one.metric not in ORDER_METRICS]
+    rows = [one for one in scores if one.metric in shown and one.metric not in OWN_METRICS]
     for target, model, metric in dict.fromkeys((one.target, one.model, one.metric) for one in rows):
         key = (target, model, metric)
         group = [one for one in rows if (one.target, one.model, one.metric) == key]
@@ -59,6 +61,8 @@ def print_scores(
         _print_seen(group)
     wanted = {name for name in ORDER_METRICS if not metrics or name in metrics}
     _print_orders([one for one in scores if one.metric in wanted])
+    if not metrics or LETTER_MASS in metrics:
+        _print_masses([one for one in scores if one.metric == LETTER_MASS and not one.variant])
     _print_notes(run, rows, gaps, results)
 
 
@@ -184,6 +188,25 @@ def _print_orders(scores: Sequence[Score]) -> None:
             values += [interval(flips.low, flips.high) if flips else "–", number(bias.value if bias else None)]
             table.append([*values, bias.detail.removeprefix("letters chosen: ") if bias else "–"])
         print_table(ORDER_COLUMNS, table, right=ORDER_COLUMNS[1:5])
+
+
+def _print_masses(scores: Sequence[Score]) -> None:
+    """Say how much probability the option letters had, where it is low or one asks for it."""
+    low = [one for one in scores if one.value is not None and one.value < LOW]
+    if not scores:
+        return
+    out.print()
+    values = [one.value for one in scores if one.value is not None]
+    spread = number(min(values)) if len(values) == 1 else f"{number(min(values))} to {number(max(values))}"
+    out.print(f"Letter mass: the option letters had {spread} of the probability.", markup=False, soft_wrap=True)
+    for one in low:
+        out.print(
+            f"{one.model}, {_label(one)}, {one.target}: only {number(one.value)}. The model was about to say something "
+            "else; look at its prompt, or ask it with --set scoring=generate.",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _print_notes(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from crossmed_cli.console import out, print_table
+from crossmed_core.contracts import Forecast
 from crossmed_core.study import PlannedTrial
 
 PLAN_COLUMNS = ("trained on", "seed", "share", "cells", "train", "per cell", "val", "test", "rough time", "state")
@@ -41,6 +43,7 @@ def planned_json(trial: PlannedTrial) -> dict[str, Any]:
         "fraction": spec.fraction,
         "remarks": list(trial.remarks),
         "rough_seconds": None if trial.seconds is None else round(trial.seconds),
+        "forecast": None if trial.forecast is None else asdict(trial.forecast),
     }
 
 
@@ -49,6 +52,10 @@ def print_plan(trials: Sequence[PlannedTrial], folder: Path, jobs: int) -> None:
     for target, model in dict.fromkeys((trial.spec.target, trial.spec.model) for trial in trials):
         group = [trial for trial in trials if (trial.spec.target, trial.spec.model) == (target, model)]
         out.print(f"{target} · {model}", style="bold cyan", markup=False)
+        # That of a trial that trains says all that one without training does.
+        forecasts = sorted((one.forecast for one in group if one.forecast), key=lambda one: one.train_gib is None)
+        for line in forecast_lines(forecasts[0] if forecasts else None):
+            out.print(line, markup=False, soft_wrap=True)
         print_table(PLAN_COLUMNS, [_plan_row(trial) for trial in group], right=PLAN_COLUMNS[1:9])
         for remark in dict.fromkeys(remark for trial in group for remark in trial.remarks):
             out.print(f"{remark}.", style="yellow", markup=False, soft_wrap=True)
@@ -58,15 +65,40 @@ def print_plan(trials: Sequence[PlannedTrial], folder: Path, jobs: int) -> None:
     out.print(f"Run folder {folder}: {len(left)} trials to do, {len(trials) - len(left)} reused or impossible.")
     if left and len(known) == len(left):
         minutes = sum(known) / min(jobs, len(left)) / 60
-        out.print(f"Rough time: {minutes:.1f} min with {jobs} at a time, by a figure measured on one CPU core.")
+        out.print(f"Rough time: {minutes:.1f} min with {jobs} at a time.")
     elif left:
         out.print("Rough time: unknown for models without a measured figure.")
+
+
+def forecast_lines(forecast: Forecast | None) -> list[str]:
+    """Say what is known of a model before it is loaded."""
+    if forecast is None:
+        return []
+    facts = [f"weights {forecast.weights}"]
+    if forecast.parameters_m is not None:
+        millions = forecast.parameters_m
+        facts.append(
+            f"{millions / 1000:.2f} billion parameters" if millions >= 1000 else f"{millions:.3g} M parameters"
+        )
+    if forecast.dtype:
+        facts.append(forecast.dtype)
+    if forecast.predict_gib is not None:
+        facts.append(f"about {memory(forecast.predict_gib)} to answer")
+    if forecast.train_gib is not None:
+        facts.append(f"about {memory(forecast.train_gib)} to train")
+    return [", ".join(facts) + ".", *(f"{note}." for note in forecast.notes)]
+
+
+def memory(gib: float) -> str:
+    """Format an amount of memory."""
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.0f} MiB"
 
 
 def _plan_row(trial: PlannedTrial) -> list[Any]:
     spec = trial.spec
     state = trial.problem or ("reused" if trial.state == "finished" else trial.state)
-    rough = "–" if trial.seconds is None or trial.state == "finished" else f"{trial.seconds:.0f} s"
+    unknown = trial.seconds is None or trial.problem or trial.state == "finished"
+    rough = "–" if unknown else f"{trial.seconds:.0f} s"
     sizes = [f"{spec.train_size} of {trial.available}", _per_cell(trial), spec.val_size, trial.test]
     return [spec.split, spec.seed, f"{spec.fraction:g}", len(trial.cells), *sizes, rough, state]
 

@@ -24,7 +24,7 @@ CACHE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network wants to see.
+    """What a network wants to see. A family that looks at something else than the whole image overrides `pictures`.
 
     Attributes:
         size: Side of the square input in pixels.
@@ -38,6 +38,18 @@ class InputSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def pictures(self, item: Item) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """Open what the network looks at to answer an item.
+
+        Returns:
+            uint8 (pictures, size, size) or (pictures, size, size, 3), and the image's own (height, width).
+
+        Raises:
+            UnreadableImageError: Naming the file.
+        """
+        image = read_image(item.image)
+        return fit_input(image, self)[None], (image.shape[0], image.shape[1])
+
 
 @dataclass
 class Batch:
@@ -45,7 +57,8 @@ class Batch:
 
     Attributes:
         items: The items.
-        images: float32 (items, channels, size, size), normalised.
+        images: float32 (pictures, channels, size, size), normalised; one picture per item, or as many as the network's
+            `InputSpec` makes of it, item after item.
         masks: float32 (items, 1, size, size) of 0 and 1; zeros for option items.
         is_mask: bool (items,): which items are answered by a mask.
     """
@@ -100,7 +113,7 @@ def decode(item: Item, spec: InputSpec) -> tuple[NDArray[np.uint8], NDArray[np.u
     """Open an item's image, and its mask if it is answered by one, at the network's size.
 
     Returns:
-        uint8 image (size, size) or (size, size, 3), and uint8 mask (size, size) of 0 and 1, or None.
+        uint8 pictures (`InputSpec.pictures`), and uint8 mask (size, size) of 0 and 1, or None.
 
     Raises:
         UnreadableImageError: Naming the file.
@@ -108,7 +121,7 @@ def decode(item: Item, spec: InputSpec) -> tuple[NDArray[np.uint8], NDArray[np.u
     mask = None
     if item.mask is not None:
         mask = letterbox(read_mask(item.mask).astype(np.uint8), spec.size, nearest=True)
-    return fit_input(read_image(item.image), spec), mask
+    return spec.pictures(item)[0], mask
 
 
 def fit_input(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
@@ -130,11 +143,11 @@ def to_batch(
 
     Args:
         items: The items.
-        images: Per item (size, size[, 3]) in 0..255.
+        images: Per item (pictures, size, size[, 3]) in 0..255.
         masks: Per item (size, size) of 0 and 1, or None.
         spec: Gives mean and standard deviation.
     """
-    stacked = torch.from_numpy(np.stack(images)).float().div_(255)
+    stacked = torch.from_numpy(np.concatenate(images)).float().div_(255)
     stacked = stacked.unsqueeze(1) if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
     shape = (1, spec.channels, 1, 1)
     stacked = (stacked - torch.tensor(spec.mean).view(shape)) / torch.tensor(spec.std).view(shape)
@@ -219,7 +232,8 @@ class TrainingBatches(Dataset[Batch]):
             image, mask = self._cache.get(item.id) or decode(item, self.spec)
             pixels = image.astype(np.float32)
             if self.augment:
-                pixels, mask = self._augmented(pixels, mask, digest(self.seed, "augment", epoch, item.id))
+                seed = digest(self.seed, "augment", epoch, item.id)
+                pixels, mask = augmented(pixels, mask, seed, max_shift=self.max_shift)
             images.append(pixels)
             masks.append(mask)
         return to_batch(items, images, masks, self.spec)
@@ -233,14 +247,24 @@ class TrainingBatches(Dataset[Batch]):
             self._orders[epoch] = rng.permutation(len(self.items))
         return epoch, int(self._orders[epoch][offset])
 
-    def _augmented(
-        self, image: NDArray[np.float32], mask: NDArray[np.uint8] | None, seed: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-        rng = np.random.default_rng(seed)
-        gain, offset = rng.uniform(0.85, 1.15), rng.uniform(-15.0, 15.0)
-        down, right = rng.integers(-self.max_shift, self.max_shift + 1, size=2)
-        image = np.clip(shifted(image, down, right) * np.float32(gain) + np.float32(offset), 0, 255)
-        return image, None if mask is None else shifted(mask, down, right)
+
+def augmented(
+    image: NDArray[np.float32], mask: NDArray[np.uint8] | None, seed: int, *, max_shift: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+    """Change gain (0.85-1.15) and offset (+-15 of 255) of pictures, and shift them and the mask by a few pixels.
+
+    Args:
+        image: (pictures, height, width) or (pictures, height, width, 3) in 0..255; all are changed alike.
+        mask: (height, width), or None.
+        seed: Of the draws.
+        max_shift: Largest shift in pixels on either axis.
+    """
+    rng = np.random.default_rng(seed)
+    gain, offset = rng.uniform(0.85, 1.15), rng.uniform(-15.0, 15.0)
+    down, right = rng.integers(-max_shift, max_shift + 1, size=2)
+    moved = np.stack([shifted(picture, down, right) for picture in image])
+    image = np.clip(moved * np.float32(gain) + np.float32(offset), 0, 255)
+    return image, None if mask is None else shifted(mask, down, right)
 
 
 def shifted(image: NDArray[Pixel], down: int, right: int) -> NDArray[Pixel]:

@@ -11,33 +11,63 @@ import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
-import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch.utils.data import DataLoader
 
 from crossmed_core.contracts import FitContext
 from crossmed_core.devices import precision
-from crossmed_core.errors import CrossmedError, UnreadableImageError
+from crossmed_core.errors import CrossmedError
 from crossmed_core.runlog import write_bytes
 from crossmed_core.seeding import digest
-from crossmed_core.training.data import Batch, TrainingBatches, decode, to_batch
 from crossmed_core.types import Item
-
-if TYPE_CHECKING:
-    from crossmed_core.training.model import TorchModel
 
 LOG_EVERY = 20
 CHECKPOINT = "checkpoint.pt"
 
 
-def train(model: TorchModel, train: Sequence[Item], val: Sequence[Item], context: FitContext) -> None:
+class Batched(Protocol):
+    """Items on their way into a network."""
+
+    items: list[Item]
+
+    def to(self, device: torch.device) -> Self:
+        """Move the tensors."""
+
+
+class NumberedBatches(Protocol):
+    """All batches of a training run, each a pure function of its number."""
+
+    items: list[Item]
+    """The training items that can be read."""
+
+    def __getitem__(self, number: int) -> Any:
+        """Make a batch (`Batched`)."""
+
+
+class Trainable(Protocol):
+    """A network with all that the loop needs to know of it."""
+
+    module: torch.nn.Module | None
+
+    def training_batches(self, items: Sequence[Item], context: FitContext, *, rank: int, world: int) -> NumberedBatches:
+        """Make the batches of process `rank` of `world`: `steps * accumulate` of `batch_size` items each."""
+
+    def held_out_batches(self, items: Sequence[Item], context: FitContext) -> Sequence[Batched]:
+        """Make the batches of the validation items, without augmentation; unreadable ones are warned of."""
+
+    def loss(self, module: torch.nn.Module, batch: Any, *, smoothing: float) -> torch.Tensor:
+        """Return the training loss of a batch, a scalar."""
+
+
+def train(model: Trainable, train: Sequence[Item], val: Sequence[Item], context: FitContext) -> None:
     """Train `model.module` in place.
 
     Args:
-        model: Gives the network, the input and the loss.
+        model: Gives the network, the batches and the loss.
         train: Training items.
         val: Validation items; looked at to report, and to stop early if `patience` is set.
         context: Seed, settings, checkpoint folder, log.
@@ -46,24 +76,29 @@ def train(model: TorchModel, train: Sequence[Item], val: Sequence[Item], context
         CrossmedError: If no training image can be read, or the loss stops being a number.
     """
     settings = context.settings
-    assert model.module is not None and model.spec is not None
+    assert model.module is not None
     accelerator = Accelerator(
         cpu=context.device == "cpu",
         mixed_precision="bf16" if precision(context.device).startswith("bfloat16") else "no",
         gradient_accumulation_steps=settings.accumulate,
+        # Towers that are read at an inner layer have weights that no loss reaches.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    batches = TrainingBatches(
-        train, model.spec, batch_size=settings.batch_size, count=settings.steps * settings.accumulate,
-        seed=context.seed, augment=settings.augment, max_shift=settings.max_shift,
-        rank=accelerator.process_index, world=accelerator.num_processes, warn=context.warn,
-    )  # fmt: skip
-    held_out = _held_out(val, model, settings.batch_size, context)
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise CrossmedError(
+            f"Training with {accelerator.distributed_type.value} is not supported: sharded weights could not be kept.",
+            hint="Use plain data parallel training (processes=N), adapters (tuning=lora) or checkpointing=true.",
+        )
+    batches = model.training_batches(train, context, rank=accelerator.process_index, world=accelerator.num_processes)
+    held_out = model.held_out_batches(val, context)
     if not batches.items:
         raise CrossmedError(f"None of the {len(train)} training images can be read.")
     optimizer = torch.optim.AdamW(
         _parameter_groups(model.module, settings.weight_decay), lr=settings.learning_rate, fused=True
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=settings.warmup
+    )
     module, optimizer = accelerator.prepare(model.module, optimizer)
     state = _State(model.module, optimizer, schedule, context.folder / CHECKPOINT if context.folder else None)
     state.load(accelerator.device)
@@ -71,7 +106,8 @@ def train(model: TorchModel, train: Sequence[Item], val: Sequence[Item], context
     # Numbered batches need no shuffling sampler: workers prefetch in order, a resumed run starts at its number.
     numbers = range(state.step * settings.accumulate, settings.steps * settings.accumulate)
     workers = 4 if accelerator.device.type == "cuda" else 0
-    loader = iter(DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers, pin_memory=workers > 0))
+    numbered: Any = batches  # a map-style dataset by its methods, which torch's annotations do not know
+    loader = iter(DataLoader(numbered, batch_size=None, sampler=numbers, num_workers=workers, pin_memory=workers > 0))
     saved = time.monotonic()
     while state.step < settings.steps and not state.stopped:
         torch.manual_seed(digest(context.seed, "step", state.step))
@@ -105,14 +141,17 @@ def train(model: TorchModel, train: Sequence[Item], val: Sequence[Item], context
         if not last and time.monotonic() - saved > settings.checkpoint_seconds and accelerator.is_main_process:
             state.save()
             saved = time.monotonic()
-    if settings.patience and state.best_weights is not None:
-        model.module.load_state_dict(state.best_weights)
+    if settings.patience:
+        state.restore_best()
     # Without accelerate's wrapper of `forward`: a model that was just trained must answer like one that was restored.
     model.module = accelerator.unwrap_model(module, keep_fp32_wrapper=False)
 
 
 class _State:
-    """What a killed run needs to go on: step, weights, optimizer, schedule, the best weights so far."""
+    """What a killed run needs to go on: step, trained weights, optimizer, schedule, the best weights so far.
+
+    Frozen weights are those that the model was loaded with, and may be thousands of times as large: they are not kept.
+    """
 
     def __init__(self, module: torch.nn.Module, optimizer: Any, schedule: Any, path: Path | None) -> None:
         self.module, self.optimizer, self.schedule, self.path = module, optimizer, schedule, path
@@ -128,18 +167,36 @@ class _State:
             return
         if val_loss < self.best:
             self.best, self.since_best = val_loss, 0
-            self.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+            self.best_weights = {name: value.detach().clone() for name, value in self._weights().items()}
         else:
             self.since_best += 1
             self.stopped = self.since_best >= patience
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        frozen = {
+            name
+            for name, parameter in self.module.named_parameters(remove_duplicate=False)
+            if not parameter.requires_grad
+        }
+        return {name: value for name, value in self.module.state_dict().items() if name not in frozen}
+
+    def _load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        if set(weights) != set(self._weights()):
+            raise KeyError("it holds other weights than this network trains")
+        self.module.load_state_dict(weights, strict=False)
+
+    def restore_best(self) -> None:
+        """Go back to the weights with the lowest validation loss, if they were kept."""
+        if self.best_weights is not None:
+            self._load_weights(self.best_weights)
 
     def save(self) -> None:
         if self.path is None:
             return
         buffer = io.BytesIO()
         kept = {name: getattr(self, name) for name in ("step", "best", "best_weights", "since_best", "stopped")}
-        parts = {name: getattr(self, name).state_dict() for name in ("module", "optimizer", "schedule")}
-        torch.save({**kept, **parts}, buffer)
+        parts = {name: getattr(self, name).state_dict() for name in ("optimizer", "schedule")}
+        torch.save({**kept, **parts, "module": self._weights()}, buffer)
         write_bytes(self.path, buffer.getvalue())
 
     def load(self, device: torch.device) -> None:
@@ -147,12 +204,13 @@ class _State:
             return
         try:
             content = torch.load(self.path, map_location=device, weights_only=True)
+            self._load_weights(content.pop("module"))
         except Exception as error:
             raise CrossmedError(
                 f"The checkpoint {self.path} cannot be read ({type(error).__name__}).",
                 hint="Delete it and run the same command again to train from the start.",
             ) from error
-        for name in ("module", "optimizer", "schedule"):
+        for name in ("optimizer", "schedule"):
             getattr(self, name).load_state_dict(content.pop(name))
         for name, value in content.items():
             setattr(self, name, value)
@@ -170,24 +228,7 @@ def _parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict
     ]
 
 
-def _held_out(val: Sequence[Item], model: TorchModel, batch_size: int, context: FitContext) -> list[Batch]:
-    assert model.spec is not None
-    decoded = []
-    for item in val:
-        try:
-            decoded.append((item, *decode(item, model.spec)))
-        except UnreadableImageError as error:
-            context.warn(f"validation item {item.id} left out: {error}")
-    chunks = [decoded[start : start + batch_size] for start in range(0, len(decoded), batch_size)]
-    return [
-        to_batch(
-            [i for i, _, _ in chunk], [x.astype(np.float32) for _, x, _ in chunk], [m for _, _, m in chunk], model.spec
-        )
-        for chunk in chunks
-    ]
-
-
-def _mean_loss(model: TorchModel, module: torch.nn.Module, batches: Sequence[Batch], device: torch.device) -> float:
+def _mean_loss(model: Trainable, module: torch.nn.Module, batches: Sequence[Batched], device: torch.device) -> float:
     module.eval()
     with torch.inference_mode():
         losses = [float(model.loss(module, batch.to(device), smoothing=0.0)) for batch in batches]

@@ -17,7 +17,7 @@ from crossmed_core.contracts import FitContext
 from crossmed_core.errors import CrossmedError, UnreadableImageError
 from crossmed_core.images import read_image
 from crossmed_core.runlog import read_json, write_bytes, write_json
-from crossmed_core.training.data import Batch, InputSpec, fit_input, to_batch
+from crossmed_core.training.data import Batch, InputSpec, TrainingBatches, decode, to_batch
 from crossmed_core.training.loop import train as train_loop
 from crossmed_core.training.options import LabelVocabulary
 from crossmed_core.types import Item, Prediction
@@ -87,6 +87,37 @@ class TorchModel(ABC):
         torch.manual_seed(seed)
         self.module = self._placed(self.build(self.spec, len(self.labels), fresh=True))
 
+    def training_batches(self, items: Sequence[Item], context: FitContext, *, rank: int, world: int) -> TrainingBatches:
+        """Decode and augment (`loop.Trainable`)."""
+        assert self.spec is not None
+        settings = context.settings
+        return TrainingBatches(
+            items, self.spec, batch_size=settings.batch_size, count=settings.steps * settings.accumulate,
+            seed=context.seed, augment=settings.augment, max_shift=settings.max_shift,
+            rank=rank, world=world, warn=context.warn,
+        )  # fmt: skip
+
+    def held_out_batches(self, items: Sequence[Item], context: FitContext) -> list[Batch]:
+        """Decode the validation items (`loop.Trainable`)."""
+        assert self.spec is not None
+        decoded = []
+        for item in items:
+            try:
+                decoded.append((item, *decode(item, self.spec)))
+            except UnreadableImageError as error:
+                context.warn(f"validation item {item.id} left out: {error}")
+        size = context.settings.batch_size
+        chunks = [decoded[start : start + size] for start in range(0, len(decoded), size)]
+        return [
+            to_batch(
+                [item for item, _, _ in chunk],
+                [image.astype(np.float32) for _, image, _ in chunk],
+                [mask for _, _, mask in chunk],
+                self.spec,
+            )
+            for chunk in chunks
+        ]
+
     def _placed(self, module: torch.nn.Module) -> torch.nn.Module:
         # Channels last: convolutions, and on a CPU pooling above all, run half as fast again (benchmarks/training.py).
         return module.to(self.device).to(memory_format=torch.channels_last)
@@ -105,13 +136,13 @@ class TorchModel(ABC):
         readable, images, shapes, failed = [], [], [], {}
         for item in items:
             try:
-                image = read_image(item.image)
+                pictures, shape = self.spec.pictures(item)
             except UnreadableImageError as error:
                 failed[item.id] = Prediction(item.id, error=str(error))
                 continue
             readable.append(item)
-            shapes.append((image.shape[0], image.shape[1]))
-            images.append(fit_input(image, self.spec).astype(np.float32))
+            shapes.append(shape)
+            images.append(pictures.astype(np.float32))
         answers: dict[str, Prediction] = {}
         if readable:
             batch = to_batch(readable, images, [None] * len(readable), self.spec).to(self.device)

@@ -52,16 +52,7 @@ class LabelVocabulary:
         """
         places = self.indices(items).to(logits.device)
         known = places >= 0
-        restricted = logits.gather(1, places.clamp_min(0)).float().masked_fill(~known, float("-inf"))
-        answers = torch.tensor([item.answer for item in items], device=logits.device)
-        teaches = known.gather(1, answers[:, None])[:, 0] & (known.sum(dim=1) >= 2)
-        if not bool(teaches.any()):
-            return logits.sum() * 0
-        log_p = functional.log_softmax(restricted[teaches], dim=1)
-        known = known[teaches]
-        right = -log_p.gather(1, answers[teaches][:, None])[:, 0]
-        even = -(log_p.masked_fill(~known, 0).sum(dim=1) / known.sum(dim=1))
-        return ((1 - smoothing) * right + smoothing * even).mean()
+        return choice_loss(logits.gather(1, places.clamp_min(0)), known, items, smoothing=smoothing)
 
     def predictions(self, logits: torch.Tensor, items: Sequence[Item], *, seed: int) -> list[Prediction]:
         """Choose among each item's own options.
@@ -79,12 +70,49 @@ class LabelVocabulary:
         logits = logits.detach().float().cpu()
         found = []
         for row, item in enumerate(items):
-            k = len(item.options)
-            places_here = places[row, :k]
+            places_here = places[row, : len(item.options)]
             known = places_here >= 0
-            scores = torch.full((k,), 1 / k)
-            if known.any():
-                share = float(known.sum()) / k
-                scores[known] = torch.softmax(logits[row, places_here[known]], dim=0) * share
-            found.append(choose(item, scores.tolist(), seed=seed))
+            shown = torch.zeros(len(item.options))
+            shown[known] = logits[row, places_here[known]]
+            found.append(choose(item, choice_scores(shown, known), seed=seed))
         return found
+
+
+def choice_loss(
+    logits: torch.Tensor, known: torch.Tensor, items: Sequence[Item], *, smoothing: float = 0.0
+) -> torch.Tensor:
+    """Cross-entropy over each item's own options.
+
+    Args:
+        logits: (items, most options), in each item's own order.
+        known: bool, the same shape: which options take part; False for padding.
+        items: Option items. One that offers fewer than two known options, its true one among them, is left out.
+        smoothing: Label smoothing, spread over the item's known options.
+
+    Returns:
+        Mean over the items that teach, 0 if there are none.
+    """
+    answers = torch.tensor([item.answer for item in items], device=logits.device)
+    teaches = known.gather(1, answers[:, None])[:, 0] & (known.sum(dim=1) >= 2)
+    if not bool(teaches.any()):
+        return logits.sum() * 0
+    known = known[teaches]
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    log_p = functional.log_softmax(logits[teaches].to(precise).masked_fill(~known, float("-inf")), dim=1)
+    right = -log_p.gather(1, answers[teaches][:, None])[:, 0]
+    even = -(log_p.masked_fill(~known, 0).sum(dim=1) / known.sum(dim=1))
+    return ((1 - smoothing) * right + smoothing * even).mean()
+
+
+def choice_scores(logits: torch.Tensor, known: torch.Tensor) -> list[float]:
+    """Return one probability per option of an item: 1 / options where it is unknown, the rest shared by softmax.
+
+    Args:
+        logits: (options,).
+        known: bool (options,).
+    """
+    scores = torch.full((len(known),), 1 / len(known))
+    if known.any():
+        scores[known] = torch.softmax(logits[known], dim=0) * (float(known.sum()) / len(known))
+    found: list[float] = scores.tolist()
+    return found

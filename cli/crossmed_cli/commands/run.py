@@ -18,6 +18,7 @@ from crossmed_cli.console import err, print_json
 from crossmed_cli.options import FiniteRange, catalog_options, compared, cores, json_option, many, option, pairs
 from crossmed_cli.progress import RunView
 from crossmed_core import __version__
+from crossmed_core.adapters import find_adapter
 from crossmed_core.benchmark import Benchmark
 from crossmed_core.built import is_built
 from crossmed_core.catalog import Catalog
@@ -99,6 +100,11 @@ DEMO = "demo"
     help="Share of that size, e.g. 0.01,0.05,0.1,0.5,1; smaller ones are nested in larger ones. [default: 1]",
 )
 @option("--epochs", type=FiniteRange(min=0, min_open=True), help="Passes over the training items.")
+@option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    help="Start from the adapter that a run, or one of its trials, saved (mllm).",
+)
 @option("--steps", type=click.IntRange(min=1), help="Optimizer steps; short for --set steps=N.")
 @option("--seed", type=int, multiple=True, help="Seed of draw, weights and order. Repeatable. [default: 0]")
 @option("--seeds", type=click.IntRange(min=1), help="Use seeds 0 .. N-1.")
@@ -214,6 +220,8 @@ def _study(recipe: str | None, flags: Mapping[str, Any]) -> Study:
         over["epochs"] = flags["epochs"]
     if flags["steps"]:
         settings["steps"] = flags["steps"]
+    if flags["adapter"]:
+        settings["adapter"] = str(find_adapter(flags["adapter"]))
     if models and recipe is None:
         study = Study("", (Block(models, **over, set=settings),))
     else:

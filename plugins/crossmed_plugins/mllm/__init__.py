@@ -1,0 +1,1 @@
+"""Multimodal large language models, through transformers."""
