@@ -195,7 +195,7 @@ def test_bad_templates_are_refused(templates: object, message: str) -> None:
 
 
 def test_the_cell_of_an_item_is_never_read() -> None:
-    model = ClipFamily().tiny(device="cpu")
+    model = load("miniature")
     asked = item(withheld=frozenset({"image"}))
     elsewhere = replace(asked, mat=MAT("us", "knee", "grade"), label="ring", answer=1)
     assert scores(model, asked) == scores(model, elsewhere)
@@ -206,7 +206,7 @@ def test_wrong_words_reach_the_prompts(tmp_path: Path) -> None:
     (wrong,) = controlled("wrong-mat", [asked], [MAT("us", "knee", "finding"), CELL])
     assert isinstance(wrong, Item)
     assert Wording().prompts(wrong, "ring")[0] == "ultrasound of the knee showing ring"
-    model = ClipFamily().tiny(device="cpu")
+    model = load("miniature")
     assert scores(model, asked) != scores(model, wrong)
 
 
@@ -372,7 +372,7 @@ def count_texts(model: ClipModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_prompt_is_embedded_once_per_step_and_once_for_all_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = ClipFamily().tiny(device="cpu")
+    model = load("miniature")
     items = [option_item(number, tmp_path) for number in range(8)]
     model.prepare(items, seed=0)
     counts = count_texts(model, monkeypatch)
@@ -392,7 +392,7 @@ def test_a_prompt_is_embedded_once_per_step_and_once_for_all_answers(
 
 
 def test_a_withheld_image_is_mid_grey_and_a_withheld_question_says_nothing(tmp_path: Path) -> None:
-    model = ClipFamily().tiny(device="cpu")
+    model = load("miniature")
     Image.fromarray(np.full((64, 64), 127, np.uint8)).save(tmp_path / "grey.png")
     asked = item(image=film(tmp_path))
     without = replace(asked, withheld=frozenset({"image"}), image=ImageRef("/nowhere.png"))
@@ -403,7 +403,7 @@ def test_a_withheld_image_is_mid_grey_and_a_withheld_question_says_nothing(tmp_p
 
 
 def test_a_choice_without_its_image_is_a_guess(tmp_path: Path) -> None:
-    model = ClipFamily().tiny(device="cpu")
+    model = load("miniature")
     asked = choice(tmp_path)
     answers = list(model.predict([replace(asked, id=str(n), withheld=frozenset({"image"})) for n in range(40)]))
     assert all(one.guess and one.option_scores == (0.25,) * 4 for one in answers)
@@ -466,7 +466,7 @@ def test_a_killed_fine_tuning_ends_in_the_same_bytes(tmp_path: Path) -> None:
             raise KilledError
 
     train = [option_item(number, tmp_path) for number in range(8)]
-    straight, killed, resumed = (ClipFamily().tiny(device="cpu") for _ in range(3))
+    straight, killed, resumed = (load("miniature") for _ in range(3))
     straight.fit(train, train[:4], FitContext(1, "cpu", SETTINGS))
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
@@ -489,7 +489,7 @@ def test_a_high_learning_rate_for_pretrained_towers_is_said(saved: Path, tmp_pat
 def test_choices_and_options_are_learned_together(tmp_path: Path) -> None:
     train = [choice(tmp_path, number, answer=number % 4) for number in range(24)]
     train += [option_item(number, tmp_path) for number in range(24)]
-    model = ClipFamily().tiny(device="cpu")
+    model = load("miniature")
     model.fit(train, train[:4], FitContext(settings=replace(SETTINGS, steps=60, batch_size=16)))
     test = [choice(tmp_path, number, answer=number % 4, part="test") for number in range(100, 116)]
     assert sum(one.option == i.answer for one, i in zip(model.predict(test), test, strict=True)) > 12
@@ -836,6 +836,6 @@ def test_every_prompt_of_the_phantom_fits(tokens: miniature.SmallTokenizer) -> N
 
 
 def test_the_miniature_is_described() -> None:
-    facts = ClipFamily().tiny(device="cpu").facts()
+    facts = load("miniature").facts()
     assert facts["weights"] == "random" and facts["image_size"] == 64 and facts["templates"] == list(TEMPLATES)
     assert json.loads(json.dumps(facts)) == facts
