@@ -448,6 +448,7 @@ def compare(arguments: argparse.Namespace, root: Path, say: Callable[[str], None
 
 def build(geometry: Shape, folder: Path, settings: Settings, device: str) -> MllmModel:
     """Make a Qwen2-VL of a geometry on the device; only its tokenizer and processor are written to disk."""
+    folder.mkdir()
     write_checkpoint(
         folder, "qwen2_vl", shape=Shape(max_pixels=geometry.max_pixels), texts=texts(made_up(folder, range(48)))
     )
@@ -671,7 +672,7 @@ def train_steps(
     """Train adapters in our loop; the vision tower looks at the images before the first step, which is not timed."""
     network = model.loaded.model
     if checkpointing:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
+        network.activation_checkpointing_enable({"use_reentrant": False})
         network.enable_input_require_grads()
     warm, total = 3, 3 + arguments.steps
     moments: dict[int, float] = {}

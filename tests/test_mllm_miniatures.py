@@ -22,6 +22,7 @@ LIMIT = 4_000_000
 SHORT = Schedule(pictures=256, seeing=6, spelling=12, answering=4, batch=8)
 
 each = pytest.mark.parametrize("name", sorted(MINIATURES))
+shipped = pytest.mark.parametrize("name", sorted(path.name for path in CHECKPOINTS.iterdir()))
 
 
 def prompt(processor: Any, text: str) -> str:
@@ -29,7 +30,7 @@ def prompt(processor: Any, text: str) -> str:
     return str(processor.apply_chat_template(turn, add_generation_prompt=True))
 
 
-@each
+@shipped
 def test_checkpoint_loads_and_answers_by_letter(name: str) -> None:
     folder = CHECKPOINTS / name
     processor = transformers.AutoProcessor.from_pretrained(folder)
@@ -52,7 +53,7 @@ def test_checkpoint_loads_and_answers_by_letter(name: str) -> None:
     assert bool(torch.isin(said[:, 1], torch.tensor(model.generation_config.eos_token_id)).all())
 
 
-@each
+@shipped
 def test_letters_and_special_tokens_are_single(name: str) -> None:
     processor = transformers.AutoProcessor.from_pretrained(CHECKPOINTS / name)
     tokenizer = processor.tokenizer
@@ -67,7 +68,7 @@ def test_letters_and_special_tokens_are_single(name: str) -> None:
     assert all(len(tokenizer.encode(f" {word}")) == len(word.split()) for word in words)
 
 
-@each
+@shipped
 def test_large_images_are_bounded(name: str) -> None:
     processor = transformers.AutoProcessor.from_pretrained(CHECKPOINTS / name)
     image = np.zeros((384, 384, 3), dtype=np.uint8)
@@ -75,7 +76,7 @@ def test_large_images_are_bounded(name: str) -> None:
     assert int((batch["input_ids"] == processor.image_token_id).sum()) == 64
 
 
-@each
+@shipped
 def test_checkpoint_is_small_and_its_card_says_what_it_saw(name: str) -> None:
     folder = CHECKPOINTS / name
     assert sum(file.stat().st_size for file in folder.iterdir()) < LIMIT

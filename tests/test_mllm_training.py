@@ -180,6 +180,18 @@ def test_augmentation_looks_again(llava: Path, train: list[Item], tmp_path: Path
     assert not (tmp_path / "features-0").exists()
 
 
+@pytest.mark.parametrize("options", [{"tuning": "lora"}, {"tuning": "full", "vision": "trained"}], ids=str)
+def test_computing_activations_again_changes_nothing(folder: Path, train: list[Item], options: dict[str, str]) -> None:
+    few = FitContext(settings=replace(FAST, steps=3))
+    weights = []
+    for checkpointing in (False, True):
+        model = load(folder, checkpointing=checkpointing, **options)
+        model.fit(train, [], few)
+        weights.append(model.loaded.model.state_dict())
+        list(model.predict(train[:2]))
+    assert all(torch.allclose(value, weights[1][name], atol=1e-6) for name, value in weights[0].items())
+
+
 # -- killed and resumed ------------------------------------------------------------------------------------------------
 
 

@@ -60,12 +60,13 @@ def finetune(model: MllmModel, train: Sequence[Item], val: Sequence[Item], conte
     else:
         add_adapter(model)
     if settings.checkpointing:
-        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+        loaded.model.activation_checkpointing_enable({"use_reentrant": False})
         loaded.model.enable_input_require_grads()
     trainer = Finetuning(model)
     train_loop(trainer, train, val, context)
     if settings.checkpointing:
-        loaded.model.gradient_checkpointing_disable()
+        loaded.model.activation_checkpointing_disable()
+        loaded.model.disable_input_require_grads()
     if full:
         loaded.model.to(getattr(torch, settings.precision(model.device)))
     loaded.model.eval()
