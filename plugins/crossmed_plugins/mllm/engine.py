@@ -22,6 +22,9 @@ from crossmed_plugins.mllm.architectures import Architecture
 from crossmed_plugins.mllm.batching import Batcher
 from crossmed_plugins.mllm.vision import Eyes, Features, Prepared, as_encoder_output
 
+LEAST_HEAD = 8
+"""Tokens that all prompts of a batch must share at the start to be computed apart."""
+
 
 @dataclass
 class Asked:
@@ -175,19 +178,30 @@ class Engine:
         prepared: dict[ImageRef, Prepared],
         results: dict[int, LetterScores],
     ) -> None:
-        """Compute the beginnings once, repeat their keys and values, then read all tails."""
+        """Compute the beginnings once, repeat their keys and values, then read all tails.
+
+        What all beginnings share, the system message, is computed once for the whole batch.
+        """
         firsts = [asked[places[0]] for places, _ in many]
-        ids, mask = self._padded([one.ids[:begin] for one, (_, begin) in zip(firsts, many, strict=True)])
+        begins_ids = [one.ids[:begin] for one, (_, begin) in zip(firsts, many, strict=True)]
+        head = self._common_head(begins_ids)
+        rest, rest_mask = self._padded([row[head:] for row in begins_ids])
+        ids = torch.cat([rest.new_tensor(begins_ids[0][:head]).expand(len(rest), -1), rest], dim=1)
+        mask = torch.cat([rest_mask.new_ones(len(rest), head), rest_mask], dim=1)
         images = [one.image for one in firsts if one.image is not None]
         positions = self.positions(ids, mask, [prepared[ref] for ref in images])
         cache = DynamicCache(config=self.model.config.get_text_config())
+        if head:
+            first = positions[..., :1, :head]
+            self.inner(input_ids=ids[:1, :head], position_ids=first, past_key_values=cache, use_cache=True)
+            cache.batch_repeat_interleave(len(rest))
         self.inner(
-            input_ids=ids,
+            input_ids=rest,
             attention_mask=mask,
-            position_ids=positions,
+            position_ids=positions[..., head:],
             past_key_values=cache,
             use_cache=True,
-            **self._seen(ids, images, prepared),
+            **self._seen(rest, images, prepared),
         )
         orders = len(many[0][0])
         cache.batch_repeat_interleave(orders)
@@ -208,6 +222,14 @@ class Engine:
             logits_to_keep=1,
         ).logits[:, -1]
         self._read(places, asked, logits, results)
+
+    def _common_head(self, rows: Sequence[Sequence[int]]) -> int:
+        """Return how many tokens before the image all beginnings share; 0 if one pass more would not pay."""
+        limit = min(len(row) for row in rows) - 1
+        if self.image_token in rows[0]:
+            limit = min(limit, rows[0].index(self.image_token))
+        head = next((place for place in range(limit) if any(row[place] != rows[0][place] for row in rows)), limit)
+        return head if len(rows) > 1 and head >= LEAST_HEAD else 0
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Pad on the left: int64 ids and mask, both (rows, longest)."""
