@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +64,14 @@ def _has_driver() -> bool:
     except OSError:
         return False
     return True
+
+
+def memory_gib(device: str) -> float:
+    """Return the memory of a device in GiB; of the machine for "cpu"."""
+    if device == "cuda":
+        # Whoever chose this device has imported torch for it.
+        return float(sys.modules["torch"].cuda.mem_get_info()[1]) / (1 << 30)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
 
 
 def precision(device: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crossmed_core import statistics
-from crossmed_core.scoring import Answers, how_made, patient_of
+from crossmed_core.scoring import Answers, patient_of, score_of_terms
 from crossmed_core.types import Score
 
 LETTER_MASS = "letter-mass"
@@ -40,38 +40,9 @@ def mass_scores(answers: Sequence[Answers]) -> list[Score]:
     items = {item.id: item for item, _ in ordered[0].pairs}
     clusters = [patient_of(items[name]) for name in common]
     terms = [np.array([[float(one[name]), 1.0] for name in common]) for one in masses]
-    sums = [statistics.cluster_sums(one, clusters) for one in terms]
 
-    def value(total: statistics.Floats) -> statistics.Floats:
-        mean: statistics.Floats = total[..., 0] / total[..., 1]
+    def value(sums: statistics.Floats) -> statistics.Floats:
+        mean: statistics.Floats = sums[..., 0] / sums[..., 1]
         return mean
 
-    by_seed = tuple(float(value(one.sum(axis=0))) for one in sums)
-    patients = len(set(clusters))
-    low = high = None
-    if patients > 1:
-        low, high = statistics.interval(statistics.resampled_values(sums, value), by_seed, patients)
-    first = ordered[0]
-    return [
-        Score(
-            metric=LETTER_MASS,
-            target=first.target,
-            model=first.model,
-            split=first.split,
-            value=float(np.mean(by_seed)),
-            low=None if low is None else max(low, 0.0),
-            high=None if high is None else min(high, 1.0),
-            n=len(common),
-            patients=patients,
-            chance=None,
-            unscored=0,
-            guessed=0,
-            seeds=tuple(one.seed for one in ordered),
-            by_seed=by_seed,
-            interval=how_made(len(ordered), statistics.RESAMPLES) if low is not None else "none: one patient",
-            train=first.train,
-            fraction=first.fraction,
-            variant=first.variant,
-            small=statistics.too_small(patients, len(common)),
-        )
-    ]
+    return [score_of_terms(ordered, LETTER_MASS, terms, value, clusters)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from crossmed_core import statistics
 from crossmed_core.orders import flipped
-from crossmed_core.scoring import Answers, OrderAnswer, how_made, patient_of
+from crossmed_core.scoring import Answers, OrderAnswer, patient_of, score_of_terms
 from crossmed_core.types import LETTERS, Score
 
 FLIP_RATE, LETTER_BIAS = "flip-rate", "letter-bias"
@@ -57,8 +57,8 @@ def order_scores(answers: Sequence[Answers]) -> list[Score]:
         return distance
 
     return [
-        _score(ordered, FLIP_RATE, flips, lambda sums: sums[..., 0] / sums[..., 1], clusters, ""),
-        _score(ordered, LETTER_BIAS, chosen, bias, clusters, f"letters chosen: {shares}"),
+        score_of_terms(ordered, FLIP_RATE, flips, lambda sums: sums[..., 0] / sums[..., 1], clusters, ""),
+        score_of_terms(ordered, LETTER_BIAS, chosen, bias, clusters, f"letters chosen: {shares}"),
     ]
 
 
@@ -72,42 +72,3 @@ def _complete(answers: Answers) -> dict[str, list[OrderAnswer]]:
         for name, found in answers.orders.items()
         if name in items and len(found) > 1 and len(found) == min(asked, len(items[name].options))
     }
-
-
-def _score(
-    answers: Sequence[Answers],
-    name: str,
-    terms: Sequence[statistics.Floats],
-    value: Callable[[statistics.Floats], statistics.Floats],
-    clusters: Sequence[str],
-    detail: str,
-) -> Score:
-    sums = [statistics.cluster_sums(one, clusters) for one in terms]
-    by_seed = tuple(float(value(one.sum(axis=0))) for one in sums)
-    patients = len(set(clusters))
-    low = high = None
-    if patients > 1:
-        low, high = statistics.interval(statistics.resampled_values(sums, value), by_seed, patients)
-    first = answers[0]
-    return Score(
-        metric=name,
-        target=first.target,
-        model=first.model,
-        split=first.split,
-        value=float(np.mean(by_seed)),
-        low=None if low is None else max(low, 0.0),  # both metrics lie between 0 and 1
-        high=None if high is None else min(high, 1.0),
-        n=len(clusters),
-        patients=patients,
-        chance=None,
-        unscored=0,
-        guessed=0,
-        seeds=tuple(one.seed for one in answers),
-        by_seed=by_seed,
-        interval=how_made(len(answers), statistics.RESAMPLES) if low is not None else "none: one patient",
-        train=first.train,
-        fraction=first.fraction,
-        variant=first.variant,
-        small=statistics.too_small(patients, len(clusters)),
-        detail=detail,
-    )

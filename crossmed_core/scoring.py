@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -265,3 +265,52 @@ def tested_against_chance(scores: Sequence[Score], lower_is_better: Collection[s
 def finite(value: float | None) -> float | None:
     """Return a number, or None for NaN, infinity and None."""
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def score_of_terms(
+    answers: Sequence[Answers],
+    name: str,
+    terms: Sequence[statistics.Floats],
+    value: Callable[[statistics.Floats], statistics.Floats],
+    clusters: Sequence[str],
+    detail: str = "",
+) -> Score:
+    """Score a condition by a value between 0 and 1 that is a function of sums over items.
+
+    Args:
+        answers: The trials of the condition, one per seed.
+        name: Of the metric.
+        terms: Per seed, the summands (items, terms).
+        value: Turns sums (..., terms) into values (...).
+        clusters: Whose each item is (`patient_of`).
+        detail: What else a reader wants to know.
+    """
+    sums = [statistics.cluster_sums(one, clusters) for one in terms]
+    by_seed = tuple(float(value(one.sum(axis=0))) for one in sums)
+    patients = len(set(clusters))
+    low = high = None
+    if patients > 1:
+        low, high = statistics.interval(statistics.resampled_values(sums, value), by_seed, patients)
+    first = answers[0]
+    return Score(
+        metric=name,
+        target=first.target,
+        model=first.model,
+        split=first.split,
+        value=float(np.mean(by_seed)),
+        low=None if low is None else max(low, 0.0),  # a symmetric interval may cross them
+        high=None if high is None else min(high, 1.0),
+        n=len(clusters),
+        patients=patients,
+        chance=None,
+        unscored=0,
+        guessed=0,
+        seeds=tuple(one.seed for one in answers),
+        by_seed=by_seed,
+        interval=how_made(len(answers), statistics.RESAMPLES) if low is not None else "none: one patient",
+        train=first.train,
+        fraction=first.fraction,
+        variant=first.variant,
+        small=statistics.too_small(patients, len(clusters)),
+        detail=detail,
+    )

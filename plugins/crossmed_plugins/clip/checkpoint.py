@@ -15,8 +15,8 @@ from typing import Any
 import open_clip
 
 from crossmed_core.errors import CrossmedError, ExitCode, suggest
+from crossmed_core.hub import download, fetch_command
 from crossmed_core.types import ModelSpec
-from crossmed_plugins.clip.hub import download, fetch_command
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 MINIATURE = "miniature"

@@ -19,6 +19,7 @@ def crossmed_models() -> Iterator[ModelRecord]:
         extra="clip",
         answers=frozenset({"option"}),
         reads_text=True,
+        forecast="crossmed_plugins.clip.forecast:forecast",
         zero_shot=True,
         needs_spec=True,
         options=(

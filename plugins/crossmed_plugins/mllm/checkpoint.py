@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmed_core.errors import CrossmedError, ExitCode
+from crossmed_core.hub import cached, download, fetch_command
 from crossmed_core.types import ModelSpec
 
 SHIPPED = "shipped:"
@@ -57,24 +58,16 @@ def local_folder(spec: ModelSpec) -> Path | None:
 
 
 def find(spec: ModelSpec) -> Checkpoint | None:
-    """Find a checkpoint on this machine, without asking the hub; None if its hub id is not in the cache.
+    """Find a checkpoint on this machine, without asking the hub; None if its hub id is not wholly in the cache.
 
     Raises:
         CrossmedError: If the name is that of a folder and there is none.
     """
     if (folder := local_folder(spec)) is not None:
         return Checkpoint(folder)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     hub, revision = _hub_id(spec)
-    try:
-        path = snapshot_download(hub, revision=revision, allow_patterns=list(_files(spec)), local_files_only=True)
-    except HFValidationError as error:
-        raise CrossmedError(f"Model {spec.name!r}: {hub!r} is not a hub id ORG/NAME.") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
-        return None
-    return Checkpoint(Path(path), hub, Path(path).name)
+    found = cached(hub, revision, _files(spec))
+    return Checkpoint(found, hub, found.name) if found is not None and _is_whole(found) else None
 
 
 def fetch(spec: ModelSpec) -> Checkpoint:
@@ -83,47 +76,29 @@ def fetch(spec: ModelSpec) -> Checkpoint:
     Raises:
         CrossmedError: If it cannot be had: no network, no such id or revision, a licence to be accepted first.
     """
-    if (found := find(spec)) is not None and any(found.folder.glob("*.safetensors")):
+    if (found := find(spec)) is not None:
         return found
-    if found is not None and not found.hub:
-        return found  # a folder without weights: `check` says so
-    from huggingface_hub import errors, snapshot_download
-
     hub, revision = _hub_id(spec)
-    command = fetch_command(spec)
+    folder = download(spec.name, hub, revision, _files(spec))
+    return Checkpoint(folder, hub, folder.name)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all weights that a snapshot lists are there: a download may have been cut off between its files."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(folder.glob("*.safetensors"))
     try:
-        path = snapshot_download(hub, revision=revision, allow_patterns=list(_files(spec)))
-    except errors.GatedRepoError as error:
-        raise CrossmedError(
-            f"Model {spec.name!r}: {hub} is gated.",
-            hint=f"Accept its licence on its hub page, log in with 'hf auth login', then: {command}",
-            exit_code=ExitCode.ENVIRONMENT,
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise CrossmedError(
-            f"Model {spec.name!r}: {hub} has no revision {revision!r}.", exit_code=ExitCode.ENVIRONMENT
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise CrossmedError(
-            f"Model {spec.name!r}: the hub has no {hub!r}, or it is private.",
-            hint="Check the spelling; for a private one, log in with 'hf auth login'.",
-            exit_code=ExitCode.ENVIRONMENT,
-        ) from error
-    except Exception as error:  # offline, in the many ways in which the hub's client says so
-        raise CrossmedError(
-            f"Model {spec.name!r}: the weights of {hub} are not on this machine and the hub cannot be reached "
-            f"({type(error).__name__}).",
-            hint=f"On a machine with a network: {command}, or pass a folder: --model mllm:FOLDER.",
-            exit_code=ExitCode.ENVIRONMENT,
-        ) from error
-    return Checkpoint(Path(path), hub, Path(path).name)
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+    return all((folder / name).is_file() for name in names)
 
 
-def fetch_command(spec: ModelSpec) -> str:
+def command_for(spec: ModelSpec) -> str:
     """Return the command that puts a hub id's weights into the cache."""
     hub, revision = _hub_id(spec)
-    pinned = f" --revision {revision}" if revision else ""
-    return f"hf download {hub}{pinned} --include {' '.join(repr(one) for one in _files(spec))}"
+    return fetch_command(hub, revision, _files(spec))
 
 
 def _hub_id(spec: ModelSpec) -> tuple[str, str | None]:

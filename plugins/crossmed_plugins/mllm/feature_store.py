@@ -14,7 +14,7 @@ from crossmed_core.types import ImageRef
 from crossmed_plugins.mllm.vision import Eyes, Features, Prepared
 
 SHARD = 64
-"""Images per file, and per pass of the tower."""
+"""Images per file."""
 
 
 class FeatureStore:

@@ -197,7 +197,7 @@ class Finetuning:
             ready[ref] = one if keep_pixels and self.store is None and room > 0 else one.without_pixels()
         if self.store is not None:
             self.store.flush(model.eyes)
-        examples: list[Example] = []
+        kept: list[tuple[Item, str]] = []
         for item in items:
             image = ready[item.image]
             if isinstance(image, UnreadableImageError):
@@ -207,9 +207,13 @@ class Finetuning:
             if answer is None:
                 context.warn(f"{part} item {item.id} left out: it has no region to put a box around")
                 continue
-            (prompt,) = model.tokens([item], {item.image: image})
-            examples.append(Example(item, prompt, model.prompts.answer_ids(answer), image))
-        return examples
+            kept.append((item, answer))
+        images = {ref: image for ref, image in ready.items() if isinstance(image, Prepared)}
+        prompts = model.tokens([item for item, _ in kept], images)
+        return [
+            Example(item, prompt, model.prompts.answer_ids(answer), images[item.image])
+            for (item, answer), prompt in zip(kept, prompts, strict=True)
+        ]
 
     def _answer(self, item: Item, image: Any) -> str | None:
         """Return what the model is to say; None for an empty region."""

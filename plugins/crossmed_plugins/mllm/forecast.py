@@ -9,7 +9,6 @@ matrix rate. All of it is rough, and said to be.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from functools import cache
@@ -18,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from crossmed_core.contracts import Forecast, TrainSettings
+from crossmed_core.devices import memory_gib
 from crossmed_core.types import ModelSpec
 from crossmed_plugins.mllm.architectures import ARCHITECTURES
-from crossmed_plugins.mllm.checkpoint import check, fetch_command, find, weights_of
+from crossmed_plugins.mllm.checkpoint import check, command_for, find, weights_of
 from crossmed_plugins.mllm.settings import Settings
 
 GIB = 1 << 30
@@ -49,7 +49,7 @@ def forecast(spec: ModelSpec, settings: TrainSettings | None, device: str) -> Fo
     millions = spec.parameters_m
     config: dict[str, Any] = {}
     if found is None:
-        where = f"not on this machine; fetched when first needed, or with: {fetch_command(spec)}"
+        where = f"not on this machine; fetched when first needed, or with: {command_for(spec)}"
         if spec.gated:
             notes.append("Gated: accept its licence on its hub page and log in with 'hf auth login' first")
     else:
@@ -73,7 +73,7 @@ def forecast(spec: ModelSpec, settings: TrainSettings | None, device: str) -> Fo
     count = millions * 1e6
     predict = 1.2 * count * _BYTES[dtype] / GIB
     train = _training_memory(count, options, settings, dtype, config) if settings else None
-    available = _memory(device)
+    available = memory_gib(device)
     problem = ""
     if count * _BYTES[dtype] / GIB > available:
         size = count * _BYTES[dtype] / GIB
@@ -117,14 +117,6 @@ def _training_memory(
 
 def _place(device: str) -> str:
     return "GPU" if device == "cuda" else "machine"
-
-
-def _memory(device: str) -> float:
-    """Return the device's memory in GiB."""
-    if device == "cuda":
-        # Whoever chose this device has imported torch for it.
-        return float(sys.modules["torch"].cuda.mem_get_info()[1]) / GIB
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
 
 
 @cache

@@ -127,7 +127,11 @@ class MllmModel:
             if "image" not in item.withheld and item.image in failed:
                 answers[place] = Prediction(item.id, error=str(failed[item.image]))
             elif item.kind == "option" and self.settings.scoring == "letters":
-                letters.append(place)
+                if all(self.prompts.letters[: len(item.options)]):
+                    letters.append(place)
+                else:
+                    reason = f"the tokenizer has no single token for one of the letters of {len(item.options)} options"
+                    answers[place] = Prediction(item.id, error=f"{reason}; ask it with scoring=generate")
             else:
                 generated.append(place)
         if letters:

@@ -9,6 +9,9 @@ from typing import Any
 from crossmed_core.errors import CrossmedError, ExitCode
 from crossmed_core.types import LETTERS, Item
 
+LEAST_LETTERS = 4
+"""Letters that a spelling must have."""
+
 _MARKER = "crossmed-question-goes-here"
 # Llama-3.2's template writes today's date where it writes a system message.
 _DATE = "26 Jul 2024"
@@ -40,6 +43,7 @@ class Prompts:
         self._without_image = self._halves(image=False)
         # Text of an item must never be read as a control token, least of all as an image.
         tokens = {str(one) for one in self.tokenizer.added_tokens_decoder.values() if len(str(one)) > 1}
+        self._answers: dict[str, list[int]] = {}
         self._control = sorted(token for token in {*tokens, self.image_token} if token)
 
     def _rendered(self, content: list[dict[str, str]], answer: str | None = None) -> str:
@@ -105,8 +109,10 @@ class Prompts:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize prompts, without a second beginning-of-sequence token where the template has one."""
+        if not texts:
+            return []
         bos = self.tokenizer.bos_token
-        special = not (bos is not None and texts[0].startswith(bos)) if texts else True
+        special = not (bos is not None and texts[0].startswith(bos))
         ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=special)["input_ids"]
         return ids
 
@@ -114,20 +120,26 @@ class Prompts:
     def letters(self) -> tuple[tuple[int, ...], ...]:
         """For each letter, A first, the tokens with which an answer may begin: "A" and " A" as far as they differ.
 
+        Empty for letters, beyond the first four, that are not one token.
+
         Raises:
-            CrossmedError: If a letter is not one token after the prompt, or two letters share one.
+            CrossmedError: If A to D are not one token each after the prompt, or two letters share one.
         """
         prompt = self.prompt("?", image=False)
         (base,) = self.encode([prompt])
-        count = len(LETTERS)
-        texts = [f"{prompt}{space}{letter}" for space in ("", " ") for letter in LETTERS]
-        found: list[set[int]] = [set() for _ in range(count)]
-        for place, ids in enumerate(self.encode(texts)):
-            if ids[:-1] == base:
-                found[place % count].add(ids[-1])
-        # A spelling that some letters lack or share would weigh letters differently.
-        usable = [tokens for tokens in found[:8] if tokens]
-        if len(usable) < 4 or len(set().union(*usable)) != sum(len(tokens) for tokens in usable):
+        found: list[list[int]] = [[] for _ in LETTERS]
+        for space in ("", " "):
+            spelt = [
+                ids[-1] if ids[:-1] == base else None for ids in self.encode([f"{prompt}{space}{x}" for x in LETTERS])
+            ]
+            # A spelling that only some of the letters have would weigh them differently.
+            if None in spelt[:LEAST_LETTERS]:
+                continue
+            for tokens, token in zip(found, spelt, strict=True):
+                if token is not None and token not in tokens:
+                    tokens.append(token)
+        every = [token for tokens in found for token in tokens]
+        if not found[0] or len(set(every)) < len(every):
             raise CrossmedError(
                 f"Model {self.name!r}: its tokenizer has no single, distinct tokens for the letters A to D.",
                 hint="Ask it with --set scoring=generate.",
@@ -137,6 +149,11 @@ class Prompts:
 
     def answer_ids(self, answer: str) -> list[int]:
         """Return the tokens that a model is trained to say after the prompt: the answer and the end of its turn."""
+        if answer not in self._answers:
+            self._answers[answer] = self._answer_ids(answer)
+        return self._answers[answer]
+
+    def _answer_ids(self, answer: str) -> list[int]:
         prompt = self.prompt("?", image=False)
         before = self._rendered([{"type": "text", "text": "?"}], answer)
         (base,), (whole,) = self.encode([prompt]), self.encode([before])

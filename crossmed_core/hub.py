@@ -44,6 +44,23 @@ def download(name: str, hub: str, revision: str | None, files: Sequence[str], *,
     raise CrossmedError(f"Model {name!r}: {problem}", hint=hint, exit_code=ExitCode.ENVIRONMENT) from cause
 
 
+def cached(hub: str, revision: str | None, files: Sequence[str]) -> Path | None:
+    """Return the folder of a snapshot that lies on this machine, without asking the hub; None if there is none.
+
+    Args:
+        hub: Hub id.
+        revision: Commit, tag or branch; None = the newest that was fetched.
+        files: Names or patterns of what is looked for.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        found = snapshot_download(hub, revision=revision, allow_patterns=list(files), local_files_only=True)
+    except (errors.HFValidationError, errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError):
+        return None
+    return Path(found)
+
+
 def fetch_command(hub: str, revision: str | None, files: Sequence[str]) -> str:
     """Return the command that puts files of a hub id into the cache."""
     pinned = f" --revision {revision}" if revision else ""
